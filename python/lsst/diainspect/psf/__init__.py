@@ -1,0 +1,17 @@
+"""Point-spread functions: any PSF as a spatial polynomial of pixel images, evaluated for all sources at once."""
+
+from ._fourier_shift import shift_images
+from ._pixel_basis import PixelBasis
+from ._pixel_basis_psf import PixelBasisPsf
+from ._polynomial_field import PolynomialField
+from ._shape import fwhm, noise_equivalent_area, second_moments
+
+__all__ = [
+    "PixelBasis",
+    "PixelBasisPsf",
+    "PolynomialField",
+    "fwhm",
+    "noise_equivalent_area",
+    "second_moments",
+    "shift_images",
+]
