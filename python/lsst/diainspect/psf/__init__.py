@@ -1,17 +1,21 @@
 """Point-spread functions: any PSF as a spatial polynomial of pixel images, evaluated for all sources at once."""
 
 from ._fourier_shift import shift_images
+from ._modes import MODE_NAMES, gradient_images, residual_modes
 from ._pixel_basis import PixelBasis
 from ._pixel_basis_psf import PixelBasisPsf
 from ._polynomial_field import PolynomialField
 from ._shape import fwhm, noise_equivalent_area, second_moments
 
 __all__ = [
+    "MODE_NAMES",
     "PixelBasis",
     "PixelBasisPsf",
     "PolynomialField",
     "fwhm",
+    "gradient_images",
     "noise_equivalent_area",
+    "residual_modes",
     "second_moments",
     "shift_images",
 ]

@@ -1,1 +1,37 @@
+"""Image subtraction: Alard & Lupton and ZOGY behind one interface, and the registry for others."""
 
+from ._al import AlConfig, AlSubtractor
+from ._decorrelation import decorrelation_transfer
+from ._errors import (
+    AllPixelsMaskedError,
+    NoOverlapError,
+    NoPsfError,
+    SubtractionError,
+    TooFewKernelSourcesError,
+    UnitMismatchError,
+)
+from ._image_pair import ImagePair
+from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
+from ._varying_convolution import convolve_varying
+from ._zogy import ZogyConfig, ZogySubtractor, proper_filters
+
+__all__ = [
+    "AlConfig",
+    "AlSubtractor",
+    "AllPixelsMaskedError",
+    "ImagePair",
+    "NoOverlapError",
+    "NoPsfError",
+    "SubtractionError",
+    "SubtractionResult",
+    "Subtractor",
+    "SubtractorConfig",
+    "TooFewKernelSourcesError",
+    "UnitMismatchError",
+    "ZogyConfig",
+    "ZogySubtractor",
+    "convolve_varying",
+    "decorrelation_transfer",
+    "proper_filters",
+    "subtractor_registry",
+]

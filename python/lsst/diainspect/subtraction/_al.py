@@ -1,0 +1,270 @@
+"""Alard & Lupton subtraction with decorrelation (Alard & Lupton 1998; Alard 2000; Reiss & Lupton 2016)."""
+
+from __future__ import annotations
+
+__all__ = ["AlConfig", "AlSubtractor"]
+
+from dataclasses import replace
+from typing import ClassVar
+
+import lsst.pex.config as pexConfig
+import numpy as np
+from astropy.table import Table
+
+from ..psf import PixelBasis, PolynomialField, fwhm, noise_equivalent_area
+from ._assemble import LocalFilters, assemble_result
+from ._cell_filters import CellFilters, apply_cell_filters
+from ._cells import Cell, CellGrid
+from ._decorrelation import decorrelation_transfer
+from ._image_pair import ImagePair
+from ._kernel_basis import gaussian_polynomial_basis
+from ._kernel_fit import KernelFit, SpatialOrders, fit_kernel
+from ._kernel_sources import KernelSources, check_enough, select_kernel_sources
+from ._registration import measure_registration
+from ._sky_variance import SkyVariance
+from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
+from ._transfer import transfer_from_image
+from ._varying_convolution import convolve_varying, evaluate_polynomial
+
+_SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
+
+_MIN_MATCHING_SIGMA = 0.7
+"""Least width [pixel] of the middle Gaussian: narrower ones are not sampled by pixels."""
+
+_SOURCES_PER_TERM = 4
+"""Kernel sources wanted for each spatial term; with fewer, the kernel's spatial order is lowered."""
+
+
+class AlConfig(SubtractorConfig):
+    """Configuration of `AlSubtractor`."""
+
+    convolve = pexConfig.ChoiceField[str](
+        doc="Which image the kernel convolves.",
+        dtype=str,
+        default="auto",
+        allowed={
+            "auto": "The one with the sharper PSF.",
+            "template": "The template, even where that means deconvolution.",
+            "science": "The science image.",
+        },
+    )
+    kernelSigmaRatios = pexConfig.ListField[float](
+        doc="Widths of the Gaussians of the basis, as ratios to the width that matches the two PSFs.",
+        dtype=float,
+        default=[0.5, 1.0, 2.0],
+    )
+    kernelDegrees = pexConfig.ListField[int](
+        doc="Degree of the polynomial on each Gaussian.", dtype=int, default=[6, 4, 2]
+    )
+    kernelOrder = pexConfig.RangeField[int](doc="Spatial order of the kernel's shape.", default=2, min=0)
+    kernelSumOrder = pexConfig.RangeField[int](doc="Spatial order of the kernel's sum.", default=1, min=0)
+    backgroundOrder = pexConfig.RangeField[int](doc="Spatial order of the background.", default=2, min=0)
+    minKernelSources = pexConfig.RangeField[int](doc="Fewest sources to fit the kernel on.", default=5, min=1)
+    maxKernelSources = pexConfig.RangeField[int](doc="Most sources to fit the kernel on.", default=256, min=1)
+    minKernelSourceSnr = pexConfig.RangeField[float](
+        doc="Least signal-to-noise ratio of a kernel source in both images.", default=20.0, min=0.0
+    )
+    modelError = pexConfig.RangeField[float](
+        doc="Relative error of the match added to the noise of kernel sources, for their weights.",
+        default=0.01,
+        min=0.0,
+    )
+    clipSigma = pexConfig.RangeField[float](
+        doc="Kernel sources whose reduced chi-square is this many robust sigmas high are rejected.",
+        default=4.0,
+        min=1.0,
+    )
+    clipIterations = pexConfig.RangeField[int](doc="Rounds of rejection.", default=5, min=0)
+
+    def validate(self) -> None:
+        """Check that each Gaussian has a degree."""
+        super().validate()
+        if len(self.kernelSigmaRatios) != len(self.kernelDegrees):
+            raise pexConfig.FieldValidationError(
+                AlConfig.kernelDegrees,
+                self,
+                f"{len(self.kernelDegrees)} degrees for {len(self.kernelSigmaRatios)} Gaussians.",
+            )
+
+
+class AlSubtractor(Subtractor):
+    """Alard & Lupton subtraction, decorrelated."""
+
+    ConfigClass: ClassVar[type[SubtractorConfig]] = AlConfig
+    outputs: ClassVar[frozenset[str]] = frozenset(
+        {"difference", "score", "kernel", "kernelSources", "templateMatched"}
+    )
+    config: AlConfig
+
+    def subtract(self, pair: ImagePair, kernel_sources: Table | None = None) -> SubtractionResult:
+        """Subtract; see `Subtractor.subtract`."""
+        config = self.config
+        sources = select_kernel_sources(
+            pair,
+            kernel_sources,
+            min_snr=config.minKernelSourceSnr,
+            max_sources=config.maxKernelSources,
+            stars_only=False,
+            min_sources=config.minKernelSources,
+        )
+        direction = self._direction(pair)
+        fit = self._fit(pair, sources, direction)
+        sources = sources.reject(fit.clipped, "bad fit")
+        check_enough(sources, config.minKernelSources)
+        stars = replace(sources, rejected=np.where(sources.is_star, sources.rejected, "wider than the PSF"))
+        if stars.used.sum() >= 3:
+            registration, _ = measure_registration(stars, PolynomialField(pair.bounds, 2))
+            jitter = registration.jitter
+        else:
+            jitter = 0.0
+
+        kernel = fit.kernel
+        background = evaluate_polynomial(kernel.field, fit.background)
+        # K * C is in the flux scale of the target. When the science image was convolved, dividing by the
+        # kernel's sum brings the difference to its scale.
+        if direction == "template":
+            template_matched = convolve_varying(pair.template, kernel)
+            matched_difference = pair.science - template_matched - background
+        else:
+            kernel_sum = evaluate_polynomial(kernel.field, kernel.basis.sum(axis=(1, 2)))
+            convolved_science = convolve_varying(pair.science, kernel)
+            template_matched = (pair.template - background) / kernel_sum
+            matched_difference = (convolved_science + background - pair.template) / kernel_sum
+        # Filled pixels say nothing about the sky, and their mismatch must not ring.
+        matched_difference[pair.bad] = 0.0
+
+        grid = CellGrid(
+            pair.shape,
+            config.cellSize,
+            config.cellHalo,
+            min_window=2 * max(pair.science_psf.size, pair.template_psf.size),
+        )
+        good = ~pair.bad
+        sky = (
+            SkyVariance(pair.science_variance, good, config.cellSize),
+            SkyVariance(pair.template_variance, good, config.cellSize),
+        )
+        x_first, y_first = pair.bounds.x.start, pair.bounds.y.start
+
+        def decorrelate(x: float, y: float, window: int) -> tuple[np.ndarray, LocalFilters]:
+            return _local_filters(pair, kernel, direction, sky, x, y, window)
+
+        def cell_filters(cell: Cell) -> CellFilters:
+            phi, local = decorrelate(cell.x + x_first, cell.y + y_first, grid.window_size)
+            return CellFilters((phi,), local.science, local.template, local.psf)
+
+        filtered = apply_cell_filters(
+            grid,
+            (matched_difference,),
+            pair.template,
+            (pair.science_variance, pair.template_variance),
+            cell_filters,
+            jitter,
+        )
+        table = sources.to_table()
+        table["residualBefore"] = fit.chi2_before
+        table["residualAfter"] = fit.chi2_after
+        return assemble_result(
+            pair,
+            filtered,
+            lambda x, y, window: decorrelate(x, y, window)[1],
+            config.backgroundCellSize,
+            kernel=kernel,
+            kernel_convolves=direction,
+            kernel_sources=table,
+            template_matched=template_matched,
+            metadata={
+                "convolvedImage": direction,
+                "nKernelSources": int(sources.used.sum()),
+                "nKernelParameters": fit.n_parameters,
+                "kernelOrder": kernel.field.order,
+                "kernelCondition": fit.condition,
+                "kernelSum": float(kernel.centre().sum()),
+                "kernelSize": kernel.size,
+                "astrometricRms": jitter,
+            },
+        )
+
+    def _direction(self, pair: ImagePair) -> str:
+        if self.config.convolve != "auto":
+            return self.config.convolve
+        science = noise_equivalent_area(pair.science_psf.centre())
+        template = noise_equivalent_area(pair.template_psf.centre())
+        return "template" if template <= science else "science"
+
+    def _fit(self, pair: ImagePair, sources: KernelSources, direction: str) -> KernelFit:
+        config = self.config
+        science_fwhm = float(fwhm(pair.science_psf.centre()))
+        template_fwhm = float(fwhm(pair.template_psf.centre()))
+        matching = np.sqrt(abs(science_fwhm**2 - template_fwhm**2)) * _SIGMA_PER_FWHM
+        matching = max(matching, _MIN_MATCHING_SIGMA)
+        basis = gaussian_polynomial_basis(
+            [ratio * matching for ratio in config.kernelSigmaRatios], list(config.kernelDegrees)
+        )
+        n_sources = int(sources.used.sum())
+        orders = SpatialOrders(
+            shape=_affordable(config.kernelOrder, n_sources),
+            total=_affordable(config.kernelSumOrder, n_sources),
+            background=_affordable(config.backgroundOrder, n_sources),
+        )
+        field = PolynomialField(pair.bounds, max(orders.shape, orders.total, orders.background))
+        images = {
+            "science": (pair.science, pair.science_variance, pair.science_psf),
+            "template": (pair.template, pair.template_variance, pair.template_psf),
+        }
+        convolved, convolved_variance, sharp_psf = images[direction]
+        target, target_variance, blunt_psf = images["science" if direction == "template" else "template"]
+        # A kernel that widens a PSF of noise area A to one of area B has squares that sum to about 1 / (B - A).
+        widened = noise_equivalent_area(blunt_psf.centre()) - noise_equivalent_area(sharp_psf.centre())
+        return fit_kernel(
+            target,
+            convolved,
+            target_variance,
+            convolved_variance,
+            pair.bad,
+            field,
+            orders,
+            basis,
+            sources.x,
+            sources.y,
+            sources.used,
+            half_size=int(np.ceil(2.0 * max(science_fwhm, template_fwhm))),
+            squared_kernel_sum=float(1.0 / max(widened, 1.0)),
+            model_error=config.modelError,
+            clip_sigma=config.clipSigma,
+            max_iterations=config.clipIterations,
+            min_sources=config.minKernelSources,
+        )
+
+
+def _affordable(order: int, n_sources: int) -> int:
+    while order > 0 and n_sources < _SOURCES_PER_TERM * (order + 1) * (order + 2) // 2:
+        order -= 1
+    return order
+
+
+def _local_filters(
+    pair: ImagePair,
+    kernel: PixelBasis,
+    direction: str,
+    sky: tuple[SkyVariance, SkyVariance],
+    x: float,
+    y: float,
+    window: int,
+) -> tuple[np.ndarray, LocalFilters]:
+    """Return the decorrelation filter and what it makes of the two images at a position."""
+    local_kernel = kernel.at(x, y)
+    kappa = transfer_from_image(local_kernel, window)
+    array_x, array_y = x - pair.bounds.x.start, y - pair.bounds.y.start
+    science_variance, template_variance = (plane.at(array_x, array_y) for plane in sky)
+    psf = transfer_from_image(pair.science_psf.at(x, y), window)
+    if direction == "template":
+        phi = decorrelation_transfer(kappa, science_variance, template_variance)
+        return phi, LocalFilters(science=phi, template=phi * kappa, psf=phi * psf)
+    kernel_sum = local_kernel.sum()
+    kappa = kappa / kernel_sum
+    phi = decorrelation_transfer(kappa, template_variance / kernel_sum**2, science_variance)
+    return phi, LocalFilters(science=phi * kappa, template=phi / kernel_sum, psf=phi * kappa * psf)
+
+
+subtractor_registry.register("al", AlSubtractor)

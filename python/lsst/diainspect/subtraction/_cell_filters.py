@@ -1,0 +1,139 @@
+"""The step that all methods share: filter two images to a white difference, its variance and its score.
+
+With the difference D = F_s * S - F_t * T of PSF P_D, the matched filter of a point source is P_D correlated with
+D. Its variance follows from the input variances and the squared filters, source noise included, and the
+astrometric scatter between the images adds the squared gradient of the template's part (Zackay, Ofek & Gal-Yam
+2016, eqs. 25-31, where the result is S_corr).
+"""
+
+from __future__ import annotations
+
+__all__ = ["CellFilters", "FilteredImages", "apply_cell_filters"]
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+
+from ._cells import Cell, CellGrid
+
+
+@dataclass(frozen=True)
+class CellFilters:
+    """Transfer functions of one cell, each of shape (window, window // 2 + 1).
+
+    Parameters
+    ----------
+    of_images : sequence [`numpy.ndarray`]
+        What multiplies the transform of each input image; the sum is the difference.
+    science, template : `numpy.ndarray`
+        F_s and F_t: what the difference does in all to the science image and (subtracted) to the template.
+    psf : `numpy.ndarray`
+        P_D, of unit sum.
+    """
+
+    of_images: Sequence[np.ndarray]
+    science: np.ndarray
+    template: np.ndarray
+    psf: np.ndarray
+
+
+@dataclass(frozen=True)
+class FilteredImages:
+    """Results of `apply_cell_filters`, each (height, width), float32.
+
+    Parameters
+    ----------
+    difference, variance : `numpy.ndarray`
+        Difference and its variance.
+    matched, matched_variance : `numpy.ndarray`
+        Difference correlated with its PSF, and its variance; their ratio (with the root) is the score.
+    """
+
+    difference: np.ndarray
+    variance: np.ndarray
+    matched: np.ndarray
+    matched_variance: np.ndarray
+
+
+def apply_cell_filters(
+    grid: CellGrid,
+    images: Sequence[np.ndarray],
+    template: np.ndarray,
+    variances: tuple[np.ndarray, np.ndarray],
+    filters_of: Callable[[Cell], CellFilters],
+    astrometric_rms: float,
+) -> FilteredImages:
+    """Filter in cells.
+
+    Parameters
+    ----------
+    grid : `CellGrid`
+        The cells.
+    images : sequence [`numpy.ndarray`], (height, width)
+        Images whose filtered sum is the difference.
+    template : `numpy.ndarray`, (height, width)
+        Template, for the astrometric term.
+    variances : `tuple` [`numpy.ndarray`, `numpy.ndarray`]
+        Variances of science image and template.
+    filters_of : callable
+        Makes the filters of a cell.
+    astrometric_rms : `float`
+        Scatter of single sources' positions between the images, per coordinate [pixel].
+
+    Returns
+    -------
+    filtered : `FilteredImages`
+        Results.
+    """
+    shape, window = grid.shape, grid.window_size
+    padded = [grid.pad(image) for image in images]
+    padded_template = grid.pad(template)
+    padded_variances = [grid.pad(variance) for variance in variances]
+    difference, variance, matched, matched_variance = (np.zeros(shape, dtype=np.float32) for _ in range(4))
+
+    def to_image(transfer: np.ndarray) -> np.ndarray:
+        return scipy.fft.irfft2(transfer, s=(window, window))
+
+    def squared(transfer: np.ndarray) -> np.ndarray:
+        return scipy.fft.rfft2(to_image(transfer) ** 2)
+
+    for cell in grid:
+        filters = filters_of(cell)
+        matching = np.conj(filters.psf)
+        transform = sum(
+            scipy.fft.rfft2(image[cell.window]) * transfer
+            for image, transfer in zip(padded, filters.of_images, strict=True)
+        )
+        variance_transforms = [scipy.fft.rfft2(plane[cell.window]) for plane in padded_variances]
+        noise = sum(
+            squared(transfer) * plane
+            for transfer, plane in zip((filters.science, filters.template), variance_transforms, strict=True)
+        )
+        matched_noise = to_image(
+            sum(
+                squared(matching * transfer) * plane
+                for transfer, plane in zip(
+                    (filters.science, filters.template), variance_transforms, strict=True
+                )
+            )
+        )
+        if astrometric_rms > 0:
+            template_part = to_image(
+                matching * filters.template * scipy.fft.rfft2(padded_template[cell.window])
+            )
+            gradient_y, gradient_x = np.gradient(template_part)
+            matched_noise += astrometric_rms**2 * (gradient_x**2 + gradient_y**2)
+        for total, part in (
+            (difference, to_image(transform)),
+            (variance, to_image(noise)),
+            (matched, to_image(matching * transform)),
+            (matched_variance, matched_noise),
+        ):
+            total[cell.target] += cell.weight * part[cell.inner].astype(np.float32)
+    # Convolutions of a positive plane can only be negative by rounding.
+    floor = np.float32(1e-6)
+    np.maximum(variance, floor * np.median(variance), out=variance)
+    np.maximum(matched_variance, floor * np.median(matched_variance), out=matched_variance)
+    return FilteredImages(difference, variance, matched, matched_variance)

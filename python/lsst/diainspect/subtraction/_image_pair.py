@@ -1,0 +1,198 @@
+"""The two images of a subtraction as arrays, checked once."""
+
+from __future__ import annotations
+
+__all__ = ["ImagePair"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import astropy.units as u
+import numpy as np
+import scipy.ndimage
+from lsst.images import Box, MaskedImage
+from lsst.images.psfs import PointSpreadFunction
+
+from ..masks import PLANES_BAD_FOR_SUBTRACTION, masked_by
+from ..psf import PixelBasisPsf
+from ._errors import AllPixelsMaskedError, NoOverlapError, NoPsfError, UnitMismatchError
+
+_FILL_SCALES = (1.5, 4.0, 12.0, 40.0)
+"""Widths [pixel] of the Gaussians that fill bad pixels from their neighbours, tried in turn as holes need them."""
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """Science image and template on one pixel grid, in nJy, without NaN.
+
+    Parameters
+    ----------
+    science, template : `numpy.ndarray`, (height, width), float32
+        Pixels [nJy], the bad ones filled smoothly from their neighbours.
+    science_variance, template_variance : `numpy.ndarray`, (height, width), float32
+        Variances [nJy^2], positive everywhere.
+    science_bad, template_bad : `numpy.ndarray`, (height, width), bool
+        Pixels whose values were filled.
+    science_psf, template_psf : `PixelBasisPsf`
+        PSFs over the box.
+    bounds : `lsst.images.Box`
+        The common pixels.
+    """
+
+    science: np.ndarray
+    template: np.ndarray
+    science_variance: np.ndarray
+    template_variance: np.ndarray
+    science_bad: np.ndarray
+    template_bad: np.ndarray
+    science_psf: PixelBasisPsf
+    template_psf: PixelBasisPsf
+    bounds: Box
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width [pixel]."""
+        return self.science.shape
+
+    @property
+    def bad(self) -> np.ndarray:
+        """Pixels that are bad in either image."""
+        return self.science_bad | self.template_bad
+
+    @classmethod
+    def from_images(
+        cls,
+        science: MaskedImage,
+        template: MaskedImage,
+        science_psf: PointSpreadFunction | PixelBasisPsf,
+        template_psf: PointSpreadFunction | PixelBasisPsf,
+        *,
+        bad_planes: Sequence[str] = PLANES_BAD_FOR_SUBTRACTION,
+        psf_order: int = 3,
+        min_good_fraction: float = 0.02,
+    ) -> ImagePair:
+        """Cut two images to their common pixels and make them safe for Fourier transforms.
+
+        Parameters
+        ----------
+        science, template : `lsst.images.MaskedImage`
+            Images with variance, mask and units convertible to nJy. The template must be on the science pixel
+            grid; their bounding boxes may differ.
+        science_psf, template_psf : `PointSpreadFunction` or `PixelBasisPsf`
+            Their PSFs.
+        bad_planes : sequence [`str`], optional
+            Mask planes whose pixels are not used; NaN pixels and non-positive variances are added.
+        psf_order : `int`, optional
+            Spatial order with which a PSF that has to be sampled is represented.
+        min_good_fraction : `float`, optional
+            Least fraction of the common pixels that must be good in both images.
+
+        Raises
+        ------
+        NoOverlapError, AllPixelsMaskedError, NoPsfError, UnitMismatchError
+            For what their names say.
+        """
+        bounds = _common_box(science.bbox, template.bbox)
+        science, template = science[bounds], template[bounds]
+        science_pixels, science_variance, science_bad = _planes(science, "science image", bad_planes)
+        template_pixels, template_variance, template_bad = _planes(template, "template", bad_planes)
+        good_fraction = 1.0 - float((science_bad | template_bad).mean())
+        if good_fraction < min_good_fraction:
+            raise AllPixelsMaskedError(
+                f"Only {good_fraction:.2%} of the {bounds.x.size} x {bounds.y.size} common pixels are good in "
+                f"both images (science {1 - science_bad.mean():.2%}, template {1 - template_bad.mean():.2%}); "
+                f"at least {min_good_fraction:.0%} are needed. Bad planes: {', '.join(bad_planes)}.",
+                good_fraction=good_fraction,
+            )
+        return cls(
+            science=fill_bad_pixels(science_pixels, science_bad),
+            template=fill_bad_pixels(template_pixels, template_bad),
+            science_variance=fill_bad_pixels(science_variance, science_bad),
+            template_variance=fill_bad_pixels(template_variance, template_bad),
+            science_bad=science_bad,
+            template_bad=template_bad,
+            science_psf=_pixel_basis(science_psf, bounds, psf_order, "science image"),
+            template_psf=_pixel_basis(template_psf, bounds, psf_order, "template"),
+            bounds=bounds,
+        )
+
+
+def _common_box(science: Box, template: Box) -> Box:
+    x_start, x_stop = max(science.x.start, template.x.start), min(science.x.stop, template.x.stop)
+    y_start, y_stop = max(science.y.start, template.y.start), min(science.y.stop, template.y.stop)
+    if x_stop <= x_start or y_stop <= y_start:
+        raise NoOverlapError(
+            f"Science image {science} and template {template} share no pixels: the template must be warped to "
+            "the science image's pixel grid."
+        )
+    return Box.factory[y_start:y_stop, x_start:x_stop]
+
+
+def _planes(
+    image: MaskedImage, role: str, bad_planes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    unit = image.unit
+    try:
+        factor = 1.0 if unit is None else float(unit.to(u.nJy))
+    except u.UnitConversionError:
+        raise UnitMismatchError(
+            f"The {role} has pixels in {unit}, which cannot be converted to nJy; calibrate it first.",
+            unit=str(unit),
+        ) from None
+    if unit is None:
+        raise UnitMismatchError(f"The {role} has pixels without a unit; set it to nJy or calibrate it first.")
+    pixels = np.asarray(image.image.array, dtype=np.float32) * np.float32(factor)
+    variance = np.asarray(image.variance.array, dtype=np.float32) * np.float32(factor**2)
+    bad = masked_by(image.mask, bad_planes)
+    bad |= ~np.isfinite(pixels) | ~np.isfinite(variance) | (variance <= 0)
+    return pixels, variance, bad
+
+
+def _pixel_basis(
+    psf: PointSpreadFunction | PixelBasisPsf | None, bounds: Box, order: int, role: str
+) -> PixelBasisPsf:
+    if isinstance(psf, PixelBasisPsf):
+        return psf
+    if psf is None:
+        raise NoPsfError(f"The {role} has no PSF.")
+    try:
+        return PixelBasisPsf.from_point_spread_function(psf, bounds, order=order)
+    except Exception as err:
+        raise NoPsfError(f"The PSF of the {role} could not be evaluated over {bounds}: {err}") from err
+
+
+def fill_bad_pixels(pixels: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """Replace bad pixels by a smooth continuation of the good ones around them.
+
+    Normalised convolution with Gaussians of growing width, so that neither a step nor a spike is left for a
+    Fourier filter to ring on; what is out of reach of the widest takes the median.
+
+    Parameters
+    ----------
+    pixels : `numpy.ndarray`, (height, width), float32
+        Pixels; bad ones may be NaN.
+    bad : `numpy.ndarray`, (height, width), bool
+        Pixels to replace.
+
+    Returns
+    -------
+    filled : `numpy.ndarray`, (height, width), float32
+        Copy with the bad pixels replaced.
+    """
+    if not bad.any():
+        return pixels.copy()
+    filled = np.where(bad, np.float32(0.0), pixels)
+    weight = (~bad).astype(np.float32)
+    median = np.median(pixels[~bad]) if weight.any() else np.float32(0.0)
+    missing = bad
+    values = filled.copy()
+    for scale in _FILL_SCALES:
+        norm = scipy.ndimage.gaussian_filter(weight, scale, mode="constant", truncate=3.0)
+        blurred = scipy.ndimage.gaussian_filter(values, scale, mode="constant", truncate=3.0)
+        reached = missing & (norm > 0.02)
+        filled[reached] = blurred[reached] / norm[reached]
+        missing = missing & ~reached
+        if not missing.any():
+            return filled
+    filled[missing] = median
+    return filled

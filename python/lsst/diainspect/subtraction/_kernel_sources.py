@@ -1,0 +1,214 @@
+"""Sources on which two images are matched: found, measured in both, and each kept or rejected with a reason."""
+
+from __future__ import annotations
+
+__all__ = ["KernelSources", "select_kernel_sources"]
+
+from dataclasses import dataclass, replace
+
+import astropy.units as u
+import numpy as np
+import sep
+from astropy.table import Table
+
+from ..psf import fwhm
+from ._errors import TooFewKernelSourcesError
+from ._image_pair import ImagePair
+from ._star_fit import StarFit, fit_stars
+
+_STAR_WIDTH_TOLERANCE = 0.04
+"""Largest fractional width excess over the median of a star, beyond its error. Galaxies that a survey resolves
+have more; PSF model errors of a few per cent are common to all stars and taken out with the median."""
+
+_FIT_RADIUS_IN_FWHM = 2.0
+
+
+@dataclass(frozen=True)
+class KernelSources:
+    """Candidate sources and what became of them; every array has shape (N,).
+
+    Parameters
+    ----------
+    x, y : `numpy.ndarray`
+        Positions [pixel], those of the science image where the fit succeeded.
+    science, template : `StarFit`
+        Fits in the two images.
+    is_star : `numpy.ndarray`, bool
+        Whether the width is the PSF's in both images.
+    rejected : `numpy.ndarray`, str
+        Reason for rejection, empty for sources in use.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    science: StarFit
+    template: StarFit
+    is_star: np.ndarray
+    rejected: np.ndarray
+
+    @property
+    def used(self) -> np.ndarray:
+        """Whether each source is in use."""
+        return self.rejected == ""
+
+    @property
+    def snr(self) -> np.ndarray:
+        """Signal-to-noise ratio in the worse of the two images."""
+        return np.fmin(
+            self.science.flux / self.science.flux_error, self.template.flux / self.template.flux_error
+        )
+
+    def reject(self, which: np.ndarray, reason: str) -> KernelSources:
+        """Return the sources with some of those in use rejected for a reason."""
+        return replace(self, rejected=np.where(which & self.used, reason, self.rejected))
+
+    def to_table(self) -> Table:
+        """Return the sources as a table, one row a candidate."""
+        table = Table()
+        table["x"] = self.x * u.pix
+        table["y"] = self.y * u.pix
+        for name, fit in (("science", self.science), ("template", self.template)):
+            table[f"{name}Flux"] = fit.flux * u.nJy
+            table[f"{name}FluxErr"] = fit.flux_error * u.nJy
+            table[f"{name}Width"] = fit.width
+        table["offsetX"] = (self.science.x - self.template.x) * u.pix
+        table["offsetY"] = (self.science.y - self.template.y) * u.pix
+        table["offsetErr"] = np.hypot(self.science.x_error, self.template.x_error) * u.pix
+        table["isStar"] = self.is_star
+        table["used"] = self.used
+        table["rejected"] = self.rejected.astype("U32")
+        return table
+
+
+def select_kernel_sources(
+    pair: ImagePair,
+    candidates: Table | None = None,
+    *,
+    min_snr: float,
+    max_sources: int,
+    stars_only: bool,
+    min_sources: int,
+) -> KernelSources:
+    """Find sources and select those fit to match the images on.
+
+    Parameters
+    ----------
+    pair : `ImagePair`
+        The images.
+    candidates : `astropy.table.Table`, optional
+        Candidates with ``x`` and ``y`` [pixel]; detected in the science image when omitted.
+    min_snr : `float`
+        Least signal-to-noise ratio in both images.
+    max_sources : `int`
+        Most sources to use; the brightest of each part of the image are kept.
+    stars_only : `bool`
+        Reject sources wider than the PSF.
+    min_sources : `int`
+        Fewest sources to go on with.
+
+    Raises
+    ------
+    TooFewKernelSourcesError
+        If fewer are left; its metadata counts the reasons.
+    """
+    if candidates is None:
+        x, y = _detect(pair)
+    else:
+        missing = {"x", "y"} - set(candidates.colnames)
+        if missing:
+            raise ValueError(f"The table of kernel sources lacks the columns {sorted(missing)}.")
+        x, y = (np.asarray(candidates[name], dtype=float) for name in ("x", "y"))
+    if len(x) == 0:
+        raise TooFewKernelSourcesError(
+            "No sources were found to match the images on (detection at 10 sigma in the science image).",
+            n_candidates=0,
+            n_used=0,
+        )
+    radius = _FIT_RADIUS_IN_FWHM * float(
+        max(fwhm(pair.science_psf.centre()), fwhm(pair.template_psf.centre()))
+    )
+    science = fit_stars(pair.science, pair.science_variance, pair.bad, pair.science_psf, x, y, radius)
+    template = fit_stars(pair.template, pair.template_variance, pair.bad, pair.template_psf, x, y, radius)
+    fitted = np.isfinite(science.x + science.y)
+    sources = KernelSources(
+        x=np.where(fitted, science.x, x),
+        y=np.where(fitted, science.y, y),
+        science=science,
+        template=template,
+        is_star=_is_star(science) & _is_star(template),
+        rejected=np.full(len(x), "", dtype="U32"),
+    )
+    margin = int(np.ceil(1.5 * radius))
+    box = pair.bounds
+    sources = sources.reject(~np.isfinite(science.flux) | ~np.isfinite(template.flux), "fit failed")
+    sources = sources.reject((science.good_fraction < 1) | (template.good_fraction < 1), "masked pixels")
+    sources = sources.reject(
+        (sources.x < box.x.start + margin)
+        | (sources.x >= box.x.stop - margin)
+        | (sources.y < box.y.start + margin)
+        | (sources.y >= box.y.stop - margin),
+        "near the edge",
+    )
+    sources = sources.reject(~(sources.snr >= min_snr), "low signal-to-noise")
+    moved = np.hypot(science.x - template.x, science.y - template.y)
+    sources = sources.reject(~(moved < radius), "centroids disagree")
+    if stars_only:
+        sources = sources.reject(~sources.is_star, "wider than the PSF")
+    sources = _thin_out(sources, pair, max_sources)
+    check_enough(sources, min_sources)
+    return sources
+
+
+def check_enough(sources: KernelSources, min_sources: int) -> None:
+    """Raise `TooFewKernelSourcesError` when fewer than ``min_sources`` are in use."""
+    n_used = int(sources.used.sum())
+    if n_used >= min_sources:
+        return
+    reasons, counts = np.unique(sources.rejected[~sources.used], return_counts=True)
+    text = ", ".join(f"{count} {reason}" for reason, count in zip(reasons, counts, strict=True))
+    raise TooFewKernelSourcesError(
+        f"Only {n_used} of {len(sources.x)} candidate sources can be used to match the images; at least "
+        f"{min_sources} are needed (rejected: {text or 'none'}).",
+        n_candidates=len(sources.x),
+        n_used=n_used,
+    )
+
+
+def _detect(pair: ImagePair) -> tuple[np.ndarray, np.ndarray]:
+    image = np.ascontiguousarray(pair.science)
+    background = sep.Background(image, mask=pair.science_bad)
+    catalogue = sep.extract(
+        image - background.back(),
+        10.0,
+        err=np.sqrt(pair.science_variance),
+        mask=pair.science_bad,
+        minarea=5,
+        deblend_cont=0.005,
+    )
+    return catalogue["x"] + pair.bounds.x.start, catalogue["y"] + pair.bounds.y.start
+
+
+def _is_star(fit: StarFit) -> np.ndarray:
+    bright = fit.flux > 50 * fit.flux_error
+    # Stars are the narrow side of the distribution of widths: its lower quartile is inside the stellar locus
+    # however many galaxies there are.
+    locus = np.nanpercentile(fit.width[bright], 25) if bright.sum() >= 8 else 0.0
+    tolerance = _STAR_WIDTH_TOLERANCE + 3.0 * fit.width_error
+    return np.isfinite(fit.width) & (np.abs(fit.width - locus) < tolerance)
+
+
+def _thin_out(sources: KernelSources, pair: ImagePair, max_sources: int) -> KernelSources:
+    """Keep the brightest sources in each cell of a grid, so that those in use are spread over the image."""
+    used = np.flatnonzero(sources.used)
+    if len(used) <= max_sources:
+        return sources
+    n_side = 8
+    per_cell = max(1, max_sources // n_side**2)
+    column = ((sources.x[used] - pair.bounds.x.start) * n_side / pair.bounds.x.size).astype(int)
+    row = ((sources.y[used] - pair.bounds.y.start) * n_side / pair.bounds.y.size).astype(int)
+    order = np.lexsort((-sources.snr[used], row * n_side + column))
+    cell = (row * n_side + column)[order]
+    rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
+    surplus = np.zeros(len(sources.x), dtype=bool)
+    surplus[used[order[rank >= per_cell]]] = True
+    return sources.reject(surplus, "enough others nearby")

@@ -1,0 +1,59 @@
+"""Between small centred images and their transforms on a larger window."""
+
+from __future__ import annotations
+
+__all__ = ["filter_radius", "frequencies", "image_from_transfer", "phase_ramp", "transfer_from_image"]
+
+import numpy as np
+import scipy.fft
+
+
+def transfer_from_image(image: np.ndarray, window: int) -> np.ndarray:
+    """Transform a small image, centred on its pixel size // 2, as a convolution filter on a window.
+
+    Parameters
+    ----------
+    image : `numpy.ndarray`, (size, size)
+        Image with size <= window.
+    window : `int`
+        Side of the window [pixel].
+
+    Returns
+    -------
+    transfer : `numpy.ndarray`, (window, window // 2 + 1)
+        Real-input transform; its value at [0, 0] is the image's sum.
+    """
+    size = image.shape[0]
+    padded = np.zeros((window, window), dtype=image.dtype)
+    padded[:size, :size] = image
+    return scipy.fft.rfft2(np.roll(padded, (-(size // 2), -(size // 2)), axis=(0, 1)))
+
+
+def image_from_transfer(transfer: np.ndarray, window: int, size: int) -> np.ndarray:
+    """Return the central (size, size) pixels of the image that a transfer function stands for."""
+    image = scipy.fft.irfft2(transfer, s=(window, window))
+    return np.roll(image, (size // 2, size // 2), axis=(0, 1))[:size, :size]
+
+
+def frequencies(window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frequencies [cycle / pixel] in y, shape (window, 1), and x, shape (1, window // 2 + 1)."""
+    return scipy.fft.fftfreq(window)[:, None], scipy.fft.rfftfreq(window)[None, :]
+
+
+def phase_ramp(dx: float, dy: float, window: int) -> np.ndarray:
+    """Return the transfer function that moves an image by (dx, dy) [pixel]."""
+    ky, kx = frequencies(window)
+    return np.exp(-2j * np.pi * (kx * dx + ky * dy))
+
+
+def filter_radius(image: np.ndarray, lost: float = 1e-4) -> int:
+    """Return the radius [pixel] outside which a filter holds less than a fraction of its squared sum.
+
+    The default loses 1 % in amplitude: what a bad pixel spreads beyond is that much below what it spreads in all.
+    """
+    size = image.shape[0]
+    y, x = np.mgrid[:size, :size] - size // 2
+    ring = np.hypot(x, y).astype(int).ravel()
+    power = np.bincount(ring, weights=(image**2).ravel())
+    outside = power.sum() - np.cumsum(power)
+    return int(np.argmax(outside <= lost * power.sum()))

@@ -1,0 +1,49 @@
+"""Convolution of a full image with a spatially varying kernel: sum_m t_m(x, y) (K_m * image), exact."""
+
+from __future__ import annotations
+
+__all__ = ["convolve_varying", "evaluate_polynomial"]
+
+import numpy as np
+import scipy.fft
+
+from ..psf import PixelBasis, PolynomialField
+
+
+def convolve_varying(image: np.ndarray, kernel: PixelBasis) -> np.ndarray:
+    """Convolve an image with a kernel that varies as a polynomial of the output position.
+
+    One forward transform and one inverse for each spatial term.
+
+    Parameters
+    ----------
+    image : `numpy.ndarray`, (height, width)
+        Image; it is continued by reflection at the edges.
+    kernel : `PixelBasis`
+        Kernel over bounds of the image's shape.
+
+    Returns
+    -------
+    convolved : `numpy.ndarray`, (height, width), float32
+        Result.
+    """
+    reach = kernel.size // 2
+    padded = np.pad(image.astype(np.float32, copy=False), reach, mode="symmetric")
+    shape = tuple(scipy.fft.next_fast_len(length, real=True) for length in padded.shape)
+    transform = scipy.fft.rfft2(padded, s=shape)
+    convolved = np.zeros(image.shape, dtype=np.float32)
+    for basis, (row, column) in zip(kernel.basis, kernel.field.axis_terms(), strict=True):
+        if not basis.any():
+            continue
+        term = scipy.fft.irfft2(transform * scipy.fft.rfft2(basis.astype(np.float32), s=shape), s=shape)
+        inner = term[2 * reach : 2 * reach + image.shape[0], 2 * reach : 2 * reach + image.shape[1]]
+        convolved += inner * (column[:, None] * row[None, :]).astype(np.float32)
+    return convolved
+
+
+def evaluate_polynomial(field: PolynomialField, coefficients: np.ndarray) -> np.ndarray:
+    """Evaluate a polynomial on the pixels of its field; returns (height, width), float32."""
+    total = np.zeros((field.bounds.y.size, field.bounds.x.size), dtype=np.float32)
+    for value, (row, column) in zip(coefficients, field.axis_terms(), strict=True):
+        total += np.float32(value) * (column[:, None] * row[None, :]).astype(np.float32)
+    return total

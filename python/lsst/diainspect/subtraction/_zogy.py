@@ -1,0 +1,178 @@
+"""Proper image subtraction (Zackay, Ofek & Gal-Yam 2016, "ZOGY").
+
+With N = beta P_n x + noise of variance v_n and R = P_r x + noise of variance v_r, the proper difference is
+  D(k) = (P_r N - beta P_n R) / sqrt(v_n |P_r|^2 + beta^2 v_r |P_n|^2)            (eqs. 13, 14)
+of PSF P_D(k) ~ P_n P_r / the same root (eq. 16). It is given here in the flux units of N, that is times
+sqrt(v_n + beta^2 v_r), so that P_D has unit sum; the score S is P_D correlated with D (eqs. 12, 17).
+"""
+
+from __future__ import annotations
+
+__all__ = ["ZogyConfig", "ZogySubtractor"]
+
+from dataclasses import replace
+from typing import ClassVar
+
+import lsst.pex.config as pexConfig
+import numpy as np
+from astropy.table import Table
+
+from ..psf import PolynomialField
+from ._assemble import LocalFilters, assemble_result
+from ._cell_filters import CellFilters, apply_cell_filters
+from ._cells import Cell, CellGrid
+from ._image_pair import ImagePair
+from ._kernel_sources import check_enough, select_kernel_sources
+from ._registration import measure_registration
+from ._sky_variance import SkyVariance
+from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
+from ._transfer import phase_ramp, transfer_from_image
+
+_VANISHING = 1e-4
+"""Modulus of the PSF transforms below which both are taken to vanish, and their ratio to tend to one."""
+
+
+class ZogyConfig(SubtractorConfig):
+    """Configuration of `ZogySubtractor`."""
+
+    minStars = pexConfig.RangeField[int](
+        doc="Fewest stars to measure flux ratio and registration on.", default=5, min=3
+    )
+    maxStars = pexConfig.RangeField[int](doc="Most stars to measure them on.", default=512, min=3)
+    minStarSnr = pexConfig.RangeField[float](
+        doc="Least signal-to-noise ratio of a star in both images.", default=20.0, min=0.0
+    )
+    registrationOrder = pexConfig.RangeField[int](
+        doc="Spatial order of the map of offsets between the images.", default=2, min=0
+    )
+
+
+class ZogySubtractor(Subtractor):
+    """Proper subtraction in cells, with registration and flux ratio measured from stars first."""
+
+    ConfigClass: ClassVar[type[SubtractorConfig]] = ZogyConfig
+    outputs: ClassVar[frozenset[str]] = frozenset({"difference", "score", "kernelSources"})
+    config: ZogyConfig
+
+    def subtract(self, pair: ImagePair, kernel_sources: Table | None = None) -> SubtractionResult:
+        """Subtract; see `Subtractor.subtract`."""
+        config = self.config
+        sources = select_kernel_sources(
+            pair,
+            kernel_sources,
+            min_snr=config.minStarSnr,
+            max_sources=config.maxStars,
+            stars_only=True,
+            min_sources=config.minStars,
+        )
+        field = PolynomialField(pair.bounds, config.registrationOrder)
+        registration, sources = measure_registration(sources, field)
+        check_enough(sources, config.minStars)
+        beta = registration.flux_ratio
+
+        good = ~pair.bad
+        # Constants pass the filters only by their values at zero frequency; without them cell edges and filled
+        # pixels are quieter.
+        pair = replace(
+            pair,
+            science=pair.science - np.median(pair.science[good]),
+            template=pair.template - np.median(pair.template[good]),
+        )
+        grid = CellGrid(
+            pair.shape,
+            config.cellSize,
+            config.cellHalo,
+            min_window=2 * max(pair.science_psf.size, pair.template_psf.size),
+        )
+        science_sky = SkyVariance(pair.science_variance, good, config.cellSize)
+        template_sky = SkyVariance(pair.template_variance, good, config.cellSize)
+        x_first, y_first = pair.bounds.x.start, pair.bounds.y.start
+
+        def filters_at(x: float, y: float, window: int) -> LocalFilters:
+            dx, dy = registration.offset_at(x, y)
+            return proper_filters(
+                transfer_from_image(pair.science_psf.at(x, y), window),
+                transfer_from_image(pair.template_psf.at(x, y), window),
+                beta,
+                science_sky.at(x - x_first, y - y_first),
+                template_sky.at(x - x_first, y - y_first),
+                phase_ramp(dx, dy, window),
+            )
+
+        def cell_filters(cell: Cell) -> CellFilters:
+            local = filters_at(cell.x + x_first, cell.y + y_first, grid.window_size)
+            return CellFilters((local.science, -local.template), local.science, local.template, local.psf)
+
+        filtered = apply_cell_filters(
+            grid,
+            (pair.science, pair.template),
+            pair.template,
+            (pair.science_variance, pair.template_variance),
+            cell_filters,
+            registration.jitter,
+        )
+        centre = registration.offset_at(
+            0.5 * (pair.bounds.x.start + pair.bounds.x.stop - 1),
+            0.5 * (pair.bounds.y.start + pair.bounds.y.stop - 1),
+        )
+        return assemble_result(
+            pair,
+            filtered,
+            filters_at,
+            config.backgroundCellSize,
+            kernel_sources=sources.to_table(),
+            metadata={
+                "nKernelSources": registration.n_stars,
+                "fluxRatio": beta,
+                "fluxRatioErr": registration.flux_ratio_error,
+                "offsetX": centre[0],
+                "offsetY": centre[1],
+                "registrationOrder": registration.field.order,
+                "astrometricRms": registration.jitter,
+            },
+        )
+
+
+def proper_filters(
+    science_psf: np.ndarray,
+    template_psf: np.ndarray,
+    flux_ratio: float,
+    science_variance: float | np.ndarray,
+    template_variance: float | np.ndarray,
+    shift: np.ndarray | float = 1.0,
+) -> LocalFilters:
+    """Return the filters of the proper difference.
+
+    Parameters
+    ----------
+    science_psf, template_psf : `numpy.ndarray`, (window, window // 2 + 1)
+        Transforms of the PSFs.
+    flux_ratio : `float`
+        beta, science over template flux of one source.
+    science_variance, template_variance : `float` or `numpy.ndarray`
+        Noise variance per pixel or noise power spectrum.
+    shift : `numpy.ndarray` or `float`, optional
+        Phase ramp that moves the template onto the science image.
+
+    Returns
+    -------
+    filters : `LocalFilters`
+        Filters and PSF of the difference in the science image's flux units.
+
+    Notes
+    -----
+    Where both transforms vanish, 0 / 0 is resolved by adding a small real number to both, so that their ratio
+    tends to one: the noise stays white there, which a floor under the denominator would not give.
+    """
+    modulus = np.sqrt(np.abs(science_psf) ** 2 + np.abs(template_psf) ** 2)
+    filling = _VANISHING * np.exp(-((modulus / _VANISHING) ** 2))
+    p_n, p_r = science_psf + filling, template_psf + filling
+    power = science_variance * np.abs(p_r) ** 2 + flux_ratio**2 * template_variance * np.abs(p_n) ** 2
+    scale = np.sqrt(power[0, 0]) / np.abs(p_r[0, 0])
+    root = np.sqrt(power)
+    science = scale * p_r / root
+    template = scale * flux_ratio * p_n / root * shift
+    return LocalFilters(science=science, template=template, psf=science * science_psf)
+
+
+subtractor_registry.register("zogy", ZogySubtractor)
