@@ -1,5 +1,6 @@
 """Point-spread functions: any PSF as a spatial polynomial of pixel images, evaluated for all sources at once."""
 
+from ._fit import PsfFit, centre_crop, disk_mask, fit_psf
 from ._fourier_shift import shift_images
 from ._modes import MODE_NAMES, gradient_images, residual_modes
 from ._pixel_basis import PixelBasis
@@ -12,6 +13,10 @@ __all__ = [
     "PixelBasis",
     "PixelBasisPsf",
     "PolynomialField",
+    "PsfFit",
+    "centre_crop",
+    "disk_mask",
+    "fit_psf",
     "fwhm",
     "gradient_images",
     "noise_equivalent_area",

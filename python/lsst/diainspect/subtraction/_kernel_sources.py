@@ -11,10 +11,10 @@ import numpy as np
 import sep
 from astropy.table import Table
 
-from ..psf import fwhm
+from ..psf import PsfFit, fwhm
 from ._errors import TooFewKernelSourcesError
 from ._image_pair import ImagePair
-from ._star_fit import StarFit, fit_stars
+from ._star_fit import fit_stars
 
 _STAR_WIDTH_TOLERANCE = 0.04
 """Largest fractional width excess over the median of a star, beyond its error. Galaxies that a survey resolves
@@ -31,7 +31,9 @@ class KernelSources:
     ----------
     x, y : `numpy.ndarray`
         Positions [pixel], those of the science image where the fit succeeded.
-    science, template : `StarFit`
+    offset_x, offset_y : `numpy.ndarray`
+        Science minus template position [pixel].
+    science, template : `PsfFit`
         Fits in the two images.
     is_star : `numpy.ndarray`, bool
         Whether the width is the PSF's in both images.
@@ -41,8 +43,10 @@ class KernelSources:
 
     x: np.ndarray
     y: np.ndarray
-    science: StarFit
-    template: StarFit
+    offset_x: np.ndarray
+    offset_y: np.ndarray
+    science: PsfFit
+    template: PsfFit
     is_star: np.ndarray
     rejected: np.ndarray
 
@@ -71,9 +75,9 @@ class KernelSources:
             table[f"{name}Flux"] = fit.flux * u.nJy
             table[f"{name}FluxErr"] = fit.flux_error * u.nJy
             table[f"{name}Width"] = fit.width
-        table["offsetX"] = (self.science.x - self.template.x) * u.pix
-        table["offsetY"] = (self.science.y - self.template.y) * u.pix
-        table["offsetErr"] = np.hypot(self.science.x_error, self.template.x_error) * u.pix
+        table["offsetX"] = self.offset_x * u.pix
+        table["offsetY"] = self.offset_y * u.pix
+        table["offsetErr"] = np.hypot(self.science.dx_error, self.template.dx_error) * u.pix
         table["isStar"] = self.is_star
         table["used"] = self.used
         table["rejected"] = self.rejected.astype("U32")
@@ -127,12 +131,18 @@ def select_kernel_sources(
     radius = _FIT_RADIUS_IN_FWHM * float(
         max(fwhm(pair.science_psf.centre()), fwhm(pair.template_psf.centre()))
     )
-    science = fit_stars(pair.science, pair.science_variance, pair.bad, pair.science_psf, x, y, radius)
-    template = fit_stars(pair.template, pair.template_variance, pair.bad, pair.template_psf, x, y, radius)
-    fitted = np.isfinite(science.x + science.y)
+    science_x, science_y, science = fit_stars(
+        pair.science, pair.science_variance, pair.bad, pair.science_psf, x, y, radius
+    )
+    template_x, template_y, template = fit_stars(
+        pair.template, pair.template_variance, pair.bad, pair.template_psf, x, y, radius
+    )
+    fitted = np.isfinite(science_x + science_y)
     sources = KernelSources(
-        x=np.where(fitted, science.x, x),
-        y=np.where(fitted, science.y, y),
+        x=np.where(fitted, science_x, x),
+        y=np.where(fitted, science_y, y),
+        offset_x=science_x - template_x,
+        offset_y=science_y - template_y,
         science=science,
         template=template,
         is_star=_is_star(science) & _is_star(template),
@@ -150,7 +160,7 @@ def select_kernel_sources(
         "near the edge",
     )
     sources = sources.reject(~(sources.snr >= min_snr), "low signal-to-noise")
-    moved = np.hypot(science.x - template.x, science.y - template.y)
+    moved = np.hypot(sources.offset_x, sources.offset_y)
     sources = sources.reject(~(moved < radius), "centroids disagree")
     if stars_only:
         sources = sources.reject(~sources.is_star, "wider than the PSF")
@@ -188,7 +198,7 @@ def _detect(pair: ImagePair) -> tuple[np.ndarray, np.ndarray]:
     return catalogue["x"] + pair.bounds.x.start, catalogue["y"] + pair.bounds.y.start
 
 
-def _is_star(fit: StarFit) -> np.ndarray:
+def _is_star(fit: PsfFit) -> np.ndarray:
     bright = fit.flux > 50 * fit.flux_error
     # Stars are the narrow side of the distribution of widths: its lower quartile is inside the stellar locus
     # however many galaxies there are.

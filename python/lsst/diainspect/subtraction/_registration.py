@@ -87,12 +87,12 @@ def measure_registration(
             + (template.flux_error / template.flux) ** 2
             + _MODEL_ERROR**2
         )
-    offsets = np.stack([science.x - template.x, science.y - template.y])
+    offsets = np.stack([sources.offset_x, sources.offset_y])
     errors = np.sqrt(
         np.stack(
             [
-                science.x_error**2 + template.x_error**2,
-                science.y_error**2 + template.y_error**2,
+                science.dx_error**2 + template.dx_error**2,
+                science.dy_error**2 + template.dy_error**2,
             ]
         )
         + _CENTROID_FLOOR**2
