@@ -1,0 +1,198 @@
+"""From a score image and a difference image to a table of DIA sources."""
+
+from __future__ import annotations
+
+__all__ = ["DetectionSettings", "TooManyDetectionsError", "detect_dia_sources"]
+
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.table import Table
+from lsst.images import SkyProjection
+from lsst.pipe.base import AlgorithmError
+
+from ..linear_fit import fit_linear
+from ..masks import words_masked_by
+from ..psf import PixelBasisPsf, centre_crop, disk_mask, fwhm, residual_modes
+from ..stamps import gather_stamps, stamp_origin
+from ._dia_source import DIA_SOURCE_COLUMNS, empty_dia_sources
+from ._peaks import find_peaks
+from ._pixel_flags import measure_pixel_flags
+
+_MAX_CENTROID_STEP = 1.0
+"""A fitted centroid farther than this from the peak [pixel] is not that peak's."""
+
+_GROUPING_IN_FWHM = 0.75
+"""Peaks of one sign closer than this many FWHM of the difference's PSF are one source."""
+
+
+class TooManyDetectionsError(AlgorithmError):
+    """A difference has more peaks than any sky could cause: the subtraction failed.
+
+    Parameters
+    ----------
+    n_peaks : `int`
+        Number of peaks.
+    n_allowed : `int`
+        Largest number accepted.
+    field : `str`
+        Configuration field that sets it.
+    """
+
+    def __init__(self, n_peaks: int, n_allowed: int, field: str) -> None:
+        super().__init__(
+            f"{n_peaks} peaks above the threshold where at most {n_allowed} are accepted: the subtraction has "
+            f"failed, or raise the configuration field {field} for a crowded field."
+        )
+        self._metadata = {"nPeaks": n_peaks, "nAllowed": n_allowed}
+
+    @property
+    def metadata(self) -> dict[str, int]:
+        """Numbers that belong to the failure."""
+        return self._metadata
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """Settings of `detect_dia_sources`.
+
+    Parameters
+    ----------
+    threshold : `float`
+        Least absolute score.
+    exclude_planes : `tuple` [`str`]
+        Mask planes in whose pixels no peak is taken.
+    max_per_megapixel : `float`
+        Largest number of peaks per 10^6 pixels.
+    """
+
+    threshold: float = 5.0
+    exclude_planes: tuple[str, ...] = (
+        "BAD",
+        "SATURATED",
+        "SAT_TEMPLATE",
+        "NO_DATA",
+        "COSMIC_RAY",
+        "UNMASKED_NAN",
+        "DETECTION_EDGE",
+        "FILTER_SPREAD",
+    )
+    max_per_megapixel: float = 5000.0
+
+
+def detect_dia_sources(
+    score: np.ndarray,
+    difference: np.ndarray,
+    variance: np.ndarray,
+    words: np.ndarray,
+    psf: PixelBasisPsf,
+    sky_projection: SkyProjection,
+    settings: DetectionSettings,
+) -> Table:
+    """Detect sources of both signs and measure their positions and PSF fluxes.
+
+    Parameters
+    ----------
+    score : `numpy.ndarray`, (height, width)
+        Detection statistic in units of its own sigma.
+    difference, variance : `numpy.ndarray`, (height, width)
+        Decorrelated difference [nJy] and its variance [nJy^2].
+    words : `numpy.ndarray`, (height, width), uint32
+        Mask words with the bits of `lsst.diainspect.masks`.
+    psf : `PixelBasisPsf`
+        PSF of the difference; the start of its bounds is the coordinate of the first pixel.
+    sky_projection : `lsst.images.SkyProjection`
+        Pixels to sky.
+    settings : `DetectionSettings`
+        Settings.
+
+    Returns
+    -------
+    sources : `astropy.table.Table`
+        Rows with the columns of `DIA_SOURCE_COLUMNS`, brightest first; identifiers and visit are left zero.
+
+    Raises
+    ------
+    TooManyDetectionsError
+        If there are more peaks than the settings allow.
+
+    Notes
+    -----
+    The position is that of a fit of the PSF and its two shift modes to the pixels within one FWHM of the peak;
+    the flux is that of the PSF alone, at that position, on all good pixels of the PSF's stamp, weighted by their
+    inverse variance.
+    """
+    x_first, y_first = psf.bounds.x.start, psf.bounds.y.start
+    width = float(fwhm(psf.centre()))
+    valid = ~words_masked_by(words, settings.exclude_planes) & np.isfinite(score)
+    peaks = find_peaks(score, valid, settings.threshold, max(1.5, _GROUPING_IN_FWHM * width))
+    allowed = max(10, int(settings.max_per_megapixel * score.size * 1e-6))
+    if len(peaks.x) > allowed:
+        raise TooManyDetectionsError(len(peaks.x), allowed, "maxPerMegapixel")
+    n = len(peaks.x)
+    sources = empty_dia_sources(n)
+    if n == 0:
+        return sources
+
+    x, y = peaks.x + x_first, peaks.y + y_first
+    size = min(psf.size, 2 * int(np.ceil(4.0 * width)) + 1)
+    x0, y0 = stamp_origin(x, y, size)
+    dx, dy = x - (x0 + size // 2), y - (y0 + size // 2)
+    pixels = gather_stamps(difference, x0 - x_first, y0 - y_first, size, np.nan)
+    noise = gather_stamps(variance, x0 - x_first, y0 - y_first, size, np.inf)
+    stamp_words = gather_stamps(words, x0 - x_first, y0 - y_first, size, 0)
+    bad = words_masked_by(stamp_words, [p for p in settings.exclude_planes if p not in _STILL_MEASURED])
+    weight = np.where(bad | ~np.isfinite(pixels), 0.0, 1.0 / noise)
+
+    core = np.where(disk_mask(size, dx, dy, width), weight, 0.0).reshape(n, -1)
+    model = psf.evaluate(x, y, dx=dx, dy=dy)
+    modes = residual_modes(model, dx, dy)[:, :2]
+    design = centre_crop(np.concatenate([model[:, None], modes], axis=1), size).reshape(n, 3, -1)
+    fit = fit_linear(pixels.reshape(n, -1), design, core)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        step_x, step_y = (fit.amplitude[:, i] / fit.amplitude[:, 0] for i in (1, 2))
+        x_error, y_error = (np.abs(fit.error[:, i] / fit.amplitude[:, 0]) for i in (1, 2))
+    failed = ~(np.hypot(step_x, step_y) < _MAX_CENTROID_STEP)
+    x, y = np.where(failed, x, x + step_x), np.where(failed, y, y + step_y)
+
+    model = centre_crop(psf.evaluate(x, y, dx=x - (x0 + size // 2), dy=y - (y0 + size // 2)), size)
+    flux = fit_linear(pixels.reshape(n, -1), model.reshape(n, 1, -1), weight.reshape(n, -1))
+    sky = sky_projection.pixel_to_sky(x=x, y=y)
+    scale = _pixel_scale(sky_projection, x, y)
+    off_image = gather_stamps(np.zeros(score.shape, dtype=bool), x0 - x_first, y0 - y_first, size, True)
+
+    measured = {
+        "x": x,
+        "y": y,
+        "xErr": np.where(failed, np.nan, x_error),
+        "yErr": np.where(failed, np.nan, y_error),
+        "centroid_flag": failed,
+        "ra": sky.ra.deg,
+        "dec": sky.dec.deg,
+        "raErr": np.where(failed, np.nan, x_error) * scale,
+        "decErr": np.where(failed, np.nan, y_error) * scale,
+        "isNegative": peaks.score < 0,
+        "snr": np.abs(peaks.score),
+        "psfFlux": flux.amplitude[:, 0],
+        "psfFluxErr": flux.error[:, 0],
+        "psfChi2": flux.chi2,
+        "psfNdata": flux.n_data,
+        "psfFlux_flag": ~np.isfinite(flux.amplitude[:, 0]),
+        "psfFlux_flag_noGoodPixels": flux.n_data == 0,
+        "psfFlux_flag_edge": off_image.any(axis=(1, 2)),
+        **measure_pixel_flags(stamp_words, width),
+    }
+    for name, values in measured.items():
+        sources[name][:] = np.asarray(values).astype(DIA_SOURCE_COLUMNS[name].dtype)
+    return sources
+
+
+_STILL_MEASURED = ("DETECTION_EDGE", "FILTER_SPREAD")
+"""Planes that keep a peak from being detected but whose pixels still carry flux of a source nearby."""
+
+
+def _pixel_scale(sky_projection: SkyProjection, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the local pixel scale [deg / pixel]."""
+    here = sky_projection.pixel_to_sky(x=x, y=y)
+    right = sky_projection.pixel_to_sky(x=x + 1.0, y=y)
+    return here.separation(right).deg

@@ -1,0 +1,87 @@
+"""Cutting the stamp set of a source table from images."""
+
+from __future__ import annotations
+
+__all__ = ["cut_stamps"]
+
+from collections.abc import Mapping
+
+import astropy.units as u
+import numpy as np
+from astropy.table import Column, Table
+from lsst.images import Box, SkyProjection
+
+from ..masks import MASK_BITS
+from ..psf import PixelBasis
+from ._gather import gather_stamps, stamp_origin
+from ._stamp_model import StampModel
+from ._stamp_set import StampSet
+
+
+def cut_stamps(
+    sources: Table,
+    images: Mapping[str, tuple[np.ndarray, Box]],
+    models: Mapping[str, PixelBasis],
+    sky_projection: SkyProjection,
+    size: int,
+) -> StampSet:
+    """Cut stamps around sources.
+
+    Parameters
+    ----------
+    sources : `astropy.table.Table`
+        Rows with ``x`` and ``y`` [pixel]; all columns are kept.
+    images : mapping [`str`, `tuple` [`numpy.ndarray`, `lsst.images.Box`]]
+        Planes to cut, by their names in `PLANES`, each with its bounding box.
+    models : mapping [`str`, `PixelBasis`]
+        PSFs and filters to take at the sources, by their names in `MODELS`.
+    sky_projection : `lsst.images.SkyProjection`
+        Pixels to sky, for the local derivatives.
+    size : `int`
+        Side of the stamps [pixel].
+
+    Returns
+    -------
+    stamps : `StampSet`
+        One stamp a row, also for sources at or off the edge.
+
+    Raises
+    ------
+    ValueError
+        If the size is not positive or the table lacks a position.
+    """
+    if size <= 0:
+        raise ValueError(f"Stamp size must be positive, got {size} (config field stampSize).")
+    missing = {"x", "y"} - set(sources.colnames)
+    if missing:
+        raise ValueError(f"The source table lacks the columns {sorted(missing)}.")
+    x, y = np.asarray(sources["x"], dtype=float), np.asarray(sources["y"], dtype=float)
+    x0, y0 = stamp_origin(x, y, size)
+    planes = {}
+    for name, (array, box) in images.items():
+        fill = 1 << MASK_BITS["OFF_IMAGE"] if name == "mask" else np.nan
+        planes[name] = gather_stamps(array, x0 - box.x.start, y0 - box.y.start, size, fill)
+    table = sources.copy()
+    table["x0"] = Column(x0, unit=u.pix, description="x of the stamp's lower-left pixel.")
+    table["y0"] = Column(y0, unit=u.pix, description="y of the stamp's lower-left pixel.")
+    table["pixelToSky"] = Column(
+        _pixel_to_sky(sky_projection, x, y),
+        unit=u.deg / u.pix,
+        description="Derivatives of (ra cos(dec), dec) by (x, y).",
+    )
+    return StampSet(
+        table, planes, {name: StampModel.from_pixel_basis(basis, x, y) for name, basis in models.items()}
+    )
+
+
+def _pixel_to_sky(sky_projection: SkyProjection, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return derivatives (N, 2, 2): rows (ra cos dec, dec), columns (x, y) [deg / pixel]."""
+    if len(x) == 0:
+        return np.zeros((0, 2, 2))
+    columns = []
+    for step_x, step_y in ((0.5, 0.0), (0.0, 0.5)):
+        after = sky_projection.pixel_to_sky(x=x + step_x, y=y + step_y)
+        before = sky_projection.pixel_to_sky(x=x - step_x, y=y - step_y)
+        east, north = before.spherical_offsets_to(after)
+        columns.append(np.stack([east.deg, north.deg], axis=-1))
+    return np.stack(columns, axis=-1)

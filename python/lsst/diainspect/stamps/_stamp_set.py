@@ -1,0 +1,181 @@
+"""The unit of inspection: every source cut once, from all images, with what is needed to interpret it."""
+
+from __future__ import annotations
+
+__all__ = ["MODELS", "PLANES", "StampSet"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import astropy.units as u
+import numpy as np
+from astropy.table import Column, Table
+
+from ._stamp_model import StampModel
+
+PLANES: dict[str, tuple[u.UnitBase | None, str]] = {
+    "science": (u.nJy, "Science image."),
+    "template": (u.nJy, "Template."),
+    "difference": (u.nJy, "Difference image."),
+    "templateMatched": (u.nJy, "Template brought to the science image's PSF."),
+    "score": (None, "Score image, in units of its sigma."),
+    "scienceVariance": (u.nJy**2, "Variance of the science image."),
+    "templateVariance": (u.nJy**2, "Variance of the template."),
+    "differenceVariance": (u.nJy**2, "Variance of the difference image."),
+    "mask": (None, "Mask words of the difference image, with the bits of lsst.diainspect.masks."),
+}
+"""Pixel planes a stamp set may have, with their units and meanings."""
+
+MODELS: dict[str, str] = {
+    "sciencePsf": "PSF of the science image.",
+    "templatePsf": "PSF of the template.",
+    "differencePsf": "PSF of the difference image.",
+    "scienceFilter": "Filter that the difference applies to the science image.",
+    "templateFilter": "Filter that the difference applies to the template, which is then subtracted.",
+}
+"""Small images at each source that a stamp set may have, as combinations of a shared basis."""
+
+_TERMS_SUFFIX = "Terms"
+
+
+@dataclass(frozen=True)
+class StampSet:
+    """Stamps of N sources.
+
+    Parameters
+    ----------
+    sources : `astropy.table.Table`
+        N rows: the source table's columns and ``x0``, ``y0`` (pixel coordinates of each stamp's lower-left
+        pixel) and ``pixelToSky`` (N, 2, 2: derivatives of (ra cos dec, dec) by (x, y) [deg / pixel]).
+    planes : mapping [`str`, `numpy.ndarray`]
+        Pixels (N, size, size) by name, of `PLANES`. Pixels off the image are NaN (bit OFF_IMAGE in the mask).
+    models : mapping [`str`, `StampModel`]
+        PSFs and filters at the sources by name, of `MODELS`.
+    """
+
+    sources: Table
+    planes: Mapping[str, np.ndarray]
+    models: Mapping[str, StampModel] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = (set(self.planes) - set(PLANES)) | (set(self.models) - set(MODELS))
+        if unknown:
+            raise ValueError(f"Unknown stamp planes or models {sorted(unknown)}.")
+        shapes = {name: plane.shape for name, plane in self.planes.items()}
+        if len(set(shapes.values())) > 1 or any(shape[0] != len(self.sources) for shape in shapes.values()):
+            raise ValueError(
+                f"Planes of a stamp set of {len(self.sources)} sources disagree in shape: {shapes}."
+            )
+        for name, model in self.models.items():
+            if len(model) != len(self.sources):
+                raise ValueError(f"Model {name} has {len(model)} rows for {len(self.sources)} sources.")
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def size(self) -> int:
+        """Side of the stamps [pixel]; 0 when there are no planes."""
+        return next((plane.shape[-1] for plane in self.planes.values()), 0)
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Names of the planes and models that are there."""
+        return frozenset(self.planes) | frozenset(self.models)
+
+    @property
+    def dx(self) -> np.ndarray:
+        """Source positions in x with respect to the stamps' pixel size // 2 [pixel], (N,)."""
+        return np.asarray(self.sources["x"], dtype=float) - (np.asarray(self.sources["x0"]) + self.size // 2)
+
+    @property
+    def dy(self) -> np.ndarray:
+        """Source positions in y with respect to the stamps' pixel size // 2 [pixel], (N,)."""
+        return np.asarray(self.sources["y"], dtype=float) - (np.asarray(self.sources["y0"]) + self.size // 2)
+
+    def __getitem__(self, index: slice | np.ndarray) -> StampSet:
+        return StampSet(
+            self.sources[index],
+            {name: plane[index] for name, plane in self.planes.items()},
+            {name: model[index] for name, model in self.models.items()},
+        )
+
+    def weight(self, plane: str) -> np.ndarray:
+        """Return inverse variances (N, size, size) of a plane, zero off the image and where pixels are NaN.
+
+        Without a variance plane every good pixel has unit weight.
+        """
+        pixels = self.planes[plane]
+        variance = self.planes.get(f"{plane}Variance")
+        good = np.isfinite(pixels)
+        if variance is None:
+            return good.astype(float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(good & (variance > 0), 1.0 / variance, 0.0)
+
+    def to_table(self) -> Table:
+        """Return everything but the models' bases as a table, one row a source."""
+        table = self.sources.copy()
+        for name, plane in self.planes.items():
+            unit, doc = PLANES[name]
+            table[name] = Column(plane, unit=unit, description=doc)
+        for name, model in self.models.items():
+            if model.coefficients is None:
+                table[name] = Column(model.basis, description=MODELS[name])
+                continue
+            table[name + _TERMS_SUFFIX] = Column(
+                model.coefficients.astype(np.float32), description=f"{MODELS[name]} Weights of the basis."
+            )
+        return table
+
+    def basis_table(self) -> Table:
+        """Return the models' bases as a table, one row an image, padded with zeros to one size."""
+        rows: list[tuple[str, int, int, np.ndarray]] = []
+        shared = {name: model for name, model in self.models.items() if model.coefficients is not None}
+        largest = max((model.basis.shape[-1] for model in shared.values()), default=1)
+        for name, model in shared.items():
+            size = model.basis.shape[-1]
+            pad = (largest - size) // 2
+            padded = np.pad(model.basis, ((0, 0), (pad, pad), (pad, pad)))
+            rows += [(name, term, size, image) for term, image in enumerate(padded)]
+        table = Table()
+        table["model"] = Column(np.array([row[0] for row in rows], dtype="U32"), description="Model.")
+        table["term"] = Column(np.array([row[1] for row in rows], dtype=np.int32), description="Term.")
+        table["size"] = Column(
+            np.array([row[2] for row in rows], dtype=np.int32),
+            unit=u.pix,
+            description="Side without padding.",
+        )
+        images = np.stack([row[3] for row in rows]) if rows else np.zeros((0, largest, largest))
+        table["image"] = Column(images, description="Image that multiplies the term.")
+        return table
+
+    @classmethod
+    def from_tables(cls, table: Table, basis: Table | None = None) -> Self:
+        """Put a stamp set together from what `to_table` and `basis_table` made.
+
+        Parameters
+        ----------
+        table : `astropy.table.Table`
+            Stamps; any subset of the planes may have been read.
+        basis : `astropy.table.Table`, optional
+            Bases of the models; without it the set has only models of one image a source.
+        """
+        planes = {name: np.asarray(table[name]) for name in PLANES if name in table.colnames}
+        models = {}
+        for name in MODELS:
+            column = name + _TERMS_SUFFIX
+            if name in table.colnames:
+                models[name] = StampModel.from_images(np.asarray(table[name], dtype=float))
+                continue
+            if basis is None or column not in table.colnames:
+                continue
+            rows = basis[np.asarray(basis["model"]).astype(str) == name]
+            rows.sort("term")
+            size = int(rows["size"][0])
+            cut = (rows["image"].shape[-1] - size) // 2
+            images = np.asarray(rows["image"])[:, cut : cut + size, cut : cut + size]
+            models[name] = StampModel(np.asarray(table[column], dtype=float), images)
+        drop = set(planes) | set(MODELS) | {name + _TERMS_SUFFIX for name in MODELS}
+        return cls(table[[name for name in table.colnames if name not in drop]], planes, models)
