@@ -1,1 +1,5 @@
-"""The ``diainspect`` command."""
+"""The ``diainspect`` command: a group with one command a file."""
+
+from ._main import main
+
+__all__ = ["main"]

@@ -9,11 +9,13 @@ from ._metric import (
     measure_metrics,
     metric_registry,
 )
+from ._sky import find_sky
 
 __all__ = [
     "DifferenceMetric",
     "MetricConfig",
     "MetricInput",
+    "find_sky",
     "join_sources",
     "measure_metrics",
     "metric_registry",

@@ -107,6 +107,7 @@ def mosaic(
     n_rows: int,
     detector_size: tuple[int, int],
     pixel_scale: float,
+    origin: tuple[int, int] = (0, 0),
     gap: int = 50,
     pixel_size: float = 0.01,
 ) -> CameraLayout:
@@ -122,6 +123,8 @@ def mosaic(
         Pixels of a detector along x and y.
     pixel_scale : `float`
         Pixel scale [arcsec / pixel].
+    origin : `tuple` [`int`, `int`], optional
+        Pixel coordinates x, y of the lower left pixel of each detector.
     gap : `int`, optional
         Distance between neighbouring detectors [pixel].
     pixel_size : `float`, optional
@@ -135,7 +138,7 @@ def mosaic(
                 DetectorLayout(
                     id=row * n_columns + column,
                     name=f"R00_S{row}{column}",
-                    bbox=Box.from_shape((height, width)),
+                    bbox=Box.from_shape((height, width), start=(origin[1], origin[0])),
                     centre_x=(column - 0.5 * (n_columns - 1)) * (width + gap) * pixel_size,
                     centre_y=(row - 0.5 * (n_rows - 1)) * (height + gap) * pixel_size,
                 )

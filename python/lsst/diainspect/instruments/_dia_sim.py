@@ -36,14 +36,25 @@ class DiaSim(Instrument):
         return "DiaSim"
 
     @classmethod
-    def camera(cls, size: int | tuple[int, int] = DEFAULT_SIZE) -> CameraLayout:
-        """Return the layout of the camera with detectors of the given size, a side or (x, y) [pixel]."""
+    def camera(
+        cls, size: int | tuple[int, int] = DEFAULT_SIZE, origin: tuple[int, int] = (0, 0)
+    ) -> CameraLayout:
+        """Return the layout of the camera.
+
+        Parameters
+        ----------
+        size : `int` or `tuple` [`int`, `int`], optional
+            Size of a detector, one side or (x, y) [pixel].
+        origin : `tuple` [`int`, `int`], optional
+            Coordinates x, y of the lower left pixel of each detector.
+        """
         return mosaic(
             cls.getName(),
             n_columns=cls.N_COLUMNS,
             n_rows=cls.N_ROWS,
             detector_size=(size, size) if isinstance(size, int) else size,
             pixel_scale=cls.PIXEL_SCALE,
+            origin=origin,
         )
 
     def register(self, registry: Registry, *, update: bool = False) -> None:

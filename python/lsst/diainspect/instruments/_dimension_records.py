@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["ExposureRecord", "insert_exposure_records", "pixel_region"]
+__all__ = ["ExposureRecord", "insert_exposure_records", "make_observation_info", "pixel_region"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import astropy.units as u
+from astro_metadata_translator import ObservationInfo
 from astropy.coordinates import SkyCoord
 from astropy.time import Time
 from lsst.daf.butler import Butler, Timespan
@@ -80,6 +81,29 @@ class ExposureRecord:
     def timespan(self) -> Timespan:
         """Duration of the exposure."""
         return Timespan(begin=self.begin, end=self.begin + self.exposure_time * u.s)
+
+
+def make_observation_info(exposure: ExposureRecord, detector: int, detector_name: str) -> ObservationInfo:
+    """Describe one detector of an exposure in the form that a `lsst.images.VisitImage` carries."""
+    return ObservationInfo(
+        instrument=exposure.instrument,
+        telescope=exposure.instrument,
+        visit_id=exposure.visit,
+        exposure_id=exposure.visit,
+        observation_id=f"{exposure.instrument}-{exposure.visit}",
+        observation_type="science",
+        physical_filter=exposure.physical_filter,
+        datetime_begin=exposure.timespan.begin,
+        datetime_end=exposure.timespan.end,
+        exposure_time=exposure.exposure_time * u.s,
+        observing_day=exposure.observing_day,
+        detector_num=detector,
+        detector_name=detector_name,
+        tracking_radec=None if exposure.boresight is None else exposure.boresight.icrs,
+        object=exposure.target_name,
+        science_program=exposure.science_program,
+        has_simulated_content=exposure.is_simulated,
+    )
 
 
 def pixel_region(projection: SkyProjection[Any], bbox: Box) -> ConvexPolygon:
@@ -180,7 +204,9 @@ def insert_exposure_records(butler: Butler, exposure: ExposureRecord) -> None:
 
 
 def _regions_in(butler: Butler, instrument: str, visit: int) -> dict[int, ConvexPolygon]:
-    records = butler.registry.queryDimensionRecords("visit_detector_region", instrument=instrument, visit=visit)
+    records = butler.registry.queryDimensionRecords(
+        "visit_detector_region", instrument=instrument, visit=visit
+    )
     return {record.detector: record.region for record in records}
 
 
@@ -195,4 +221,6 @@ def _check_regions(exposure: ExposureRecord, known: Mapping[int, ConvexPolygon])
 
 
 def _hull(regions: Mapping[int, ConvexPolygon]) -> ConvexPolygon:
-    return ConvexPolygon.convexHull([vertex for region in regions.values() for vertex in region.getVertices()])
+    return ConvexPolygon.convexHull(
+        [vertex for region in regions.values() for vertex in region.getVertices()]
+    )

@@ -159,7 +159,7 @@ class PixelBasis:
         terms: np.ndarray = self.field.evaluate(x, y).astype(dtype)
         flat: np.ndarray = self.basis.reshape(len(self.basis), -1).astype(dtype)
         images: np.ndarray = np.empty((len(terms), self.size, self.size), dtype=dtype)
-        np.matmul(terms, flat, out=images.reshape(len(terms), -1))
+        np.matmul(terms, flat, out=images.reshape(len(terms), self.size**2))
         if dx is None and dy is None:
             return images
         offset_x = np.broadcast_to(np.asarray(0.0 if dx is None else dx, dtype=float), len(terms))

@@ -10,7 +10,15 @@ from ._errors import (
     TooFewKernelSourcesError,
     UnitMismatchError,
 )
+from ._filter_table import filters_from_table, filters_to_table
 from ._image_pair import ImagePair
+from ._output_images import (
+    kernel_to_lsst,
+    make_difference_image,
+    make_matched_template,
+    make_score_image,
+    result_filters,
+)
 from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
 from ._varying_convolution import convolve_varying
 from ._zogy import ZogyConfig, ZogySubtractor, proper_filters
@@ -32,6 +40,13 @@ __all__ = [
     "ZogySubtractor",
     "convolve_varying",
     "decorrelation_transfer",
+    "filters_from_table",
+    "filters_to_table",
+    "kernel_to_lsst",
+    "make_difference_image",
+    "make_matched_template",
+    "make_score_image",
     "proper_filters",
+    "result_filters",
     "subtractor_registry",
 ]

@@ -1,0 +1,26 @@
+"""The command group: what is common to all commands is set up here."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import logging
+
+import click
+
+from ._ingest_pair import ingest_pair_command
+from ._simulate import simulate_command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
+def main(verbose: bool) -> None:
+    """Bring images into a butler repository for the inspection of their differences."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("lsst.diainspect").setLevel(logging.INFO if verbose else logging.WARNING)
+    # Without afw the butler warns about each storage class that it cannot convert to; none is needed.
+    logging.getLogger("lsst.daf.butler._storage_class").setLevel(logging.ERROR)
+
+
+main.add_command(simulate_command)
+main.add_command(ingest_pair_command)

@@ -1,0 +1,212 @@
+"""One simulated pair in memory: science image, template, truth and the PSFs, no repository needed."""
+
+from __future__ import annotations
+
+__all__ = ["SimulatedPair", "simulate_pair"]
+
+from dataclasses import dataclass
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from astropy.time import Time, TimeDelta
+from lsst.images import DifferenceImage, Image, Mask, VisitImage
+
+from lsst.diainspect.instruments import (
+    CameraLayout,
+    DiaSim,
+    ExposureRecord,
+    make_detector,
+    make_observation_info,
+    make_tangent_projection,
+)
+from lsst.diainspect.masks import make_mask_schema
+from lsst.diainspect.psf import PixelBasisPsf
+
+from ._conditions import ObservingConditions
+from ._psf_field import PsfField
+from ._render import Rendering, render
+from ._scene import SceneConfig, make_scene, truth_table
+
+_DEFAULT_BORESIGHT = SkyCoord(62.0, -37.0, unit="deg")
+"""In the area of DC2."""
+
+_FIRST_NIGHT = Time("2026-01-01T04:00:00", format="isot", scale="tai")
+
+# What a random number is for, so that more of one kind never changes another.
+_SKY, _CHANGES, _PSFS, _SCIENCE_NOISE, _TEMPLATE_NOISE = range(5)
+
+
+@dataclass(frozen=True)
+class SimulatedPair:
+    """A science image and a template on one pixel grid, with the truth.
+
+    Parameters
+    ----------
+    science : `lsst.images.VisitImage`
+        Science image [nJy].
+    template : `lsst.images.DifferenceImage`
+        Template [nJy]; this class can play the template's role and needs no kernel for it.
+    truth : `astropy.table.Table`
+        Truth, one row an object (see `simulate_pair`).
+    science_psf, template_psf : `lsst.diainspect.psf.PixelBasisPsf`
+        The PSFs that the images carry.
+    conditions : `ObservingConditions`
+        Conditions of the visit.
+    """
+
+    science: VisitImage
+    template: DifferenceImage
+    truth: Table
+    science_psf: PixelBasisPsf
+    template_psf: PixelBasisPsf
+    conditions: ObservingConditions
+
+
+def exposure_record(
+    camera: CameraLayout, visit: int, conditions: ObservingConditions, boresight: SkyCoord
+) -> ExposureRecord:
+    """Return the record of a simulated visit without its sky regions; each visit is a night after the last."""
+    return ExposureRecord(
+        instrument=camera.instrument,
+        visit=visit,
+        physical_filter=conditions.band,
+        begin=_FIRST_NIGHT + TimeDelta(visit * u.day),
+        exposure_time=conditions.exposure_time,
+        boresight=boresight,
+        target_name="simulated field",
+        science_program="simulation",
+        is_simulated=True,
+    )
+
+
+def simulate_pair(
+    conditions: ObservingConditions | None = None,
+    scene: SceneConfig | None = None,
+    seed: int = 1,
+    *,
+    size: int | tuple[int, int] = DiaSim.DEFAULT_SIZE,
+    origin: tuple[int, int] = (0, 0),
+    visit: int = 1,
+    detector: int = 0,
+    boresight: SkyCoord = _DEFAULT_BORESIGHT,
+) -> SimulatedPair:
+    """Simulate the science image and template of one visit and detector of `lsst.diainspect.instruments.DiaSim`.
+
+    The same arguments give the same pixels. Stars and galaxies depend on seed and detector only, so that two
+    visits see the same sky; transients, PSFs and noise depend on the visit too.
+
+    Parameters
+    ----------
+    conditions : `ObservingConditions`, optional
+        Seeing, noise, calibration, registration.
+    scene : `SceneConfig`, optional
+        What the sky holds.
+    seed : `int`, optional
+        Seed of all randomness.
+    size : `int` or `tuple` [`int`, `int`], optional
+        Size of the detector, one side or (x, y) [pixel].
+    origin : `tuple` [`int`, `int`], optional
+        Coordinates x, y of the lower left pixel.
+    visit, detector : `int`, optional
+        Data ID.
+    boresight : `astropy.coordinates.SkyCoord`, optional
+        Pointing.
+
+    Returns
+    -------
+    pair : `SimulatedPair`
+        Images, truth and PSFs. Columns of the truth are objectId, kind (star, galaxy, transient, variable), x, y
+        (in the science image), templateX, templateY, ra, dec, mag, scienceFlux, templateFlux, fluxChange, idealSnr,
+        scienceSnr, hostId, isTransient, isVariable, isSaturated, halfLightRadius, sersicIndex, g1, g2, perturbation
+        (none, shift, width), shiftX, shiftY, widthChange, each with unit and description.
+    """
+    conditions = conditions if conditions is not None else ObservingConditions()
+    scene = scene if scene is not None else SceneConfig()
+    if min((size,) if isinstance(size, int) else size) < 64:
+        raise ValueError(f"Simulated detectors need at least 64 pixels a side, got {size}.")
+    camera = DiaSim.camera(size, origin)
+    bbox = camera[detector].bbox
+    projection = make_tangent_projection(camera, detector, boresight, visit)
+
+    def rng(purpose: int, *numbers: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, detector, *numbers)))
+
+    psf_rng = rng(_PSFS, visit)
+    stamp_size = conditions.stamp_size(camera.pixel_scale)
+    science_field, template_field = (
+        PsfField.random(
+            psf_rng,
+            bbox,
+            fwhm=seeing / camera.pixel_scale,
+            ellipticity=conditions.ellipticity,
+            ellipticity_variation=conditions.ellipticity_variation,
+            fwhm_variation=conditions.fwhm_variation,
+            size=stamp_size,
+        )
+        for seeing in (conditions.science_seeing, conditions.template_seeing)
+    )
+    science_psf, template_psf = science_field.sampled(), template_field.sampled()
+    objects = make_scene(
+        scene,
+        conditions,
+        bbox,
+        science_psf=science_psf,
+        template_psf=template_psf,
+        pixel_scale=camera.pixel_scale,
+        sky_rng=rng(_SKY),
+        visit_rng=rng(_CHANGES, visit),
+        visit=visit,
+        detector=detector,
+    )
+    detection: dict[str, Any] = {
+        "sky_level": conditions.sky_level,
+        "read_noise": conditions.read_noise,
+        "njy_per_electron": conditions.njy_per_electron,
+        "saturation": conditions.saturation,
+    }
+    science = render(
+        objects,
+        science_field,
+        rng(_SCIENCE_NOISE, visit),
+        is_science=True,
+        common_shift=(conditions.shift_x, conditions.shift_y),
+        flux_scale=conditions.flux_scale,
+        **detection,
+    )
+    template = render(
+        objects,
+        template_field,
+        rng(_TEMPLATE_NOISE, visit),
+        is_science=False,
+        n_epochs=conditions.template_epochs,
+        **detection,
+    )
+    record = exposure_record(camera, visit, conditions, boresight)
+
+    def planes(rendering: Rendering) -> dict[str, Any]:
+        mask = Mask(schema=make_mask_schema(), bbox=bbox)
+        mask.set("SATURATED", rendering.saturated)
+        return {
+            "image": Image(rendering.image, bbox=bbox, unit=u.nJy),
+            "mask": mask,
+            "variance": Image(rendering.variance, bbox=bbox, unit=u.nJy**2),
+            "sky_projection": projection,
+            "obs_info": make_observation_info(record, detector, camera[detector].name),
+            "detector": make_detector(camera, detector, visit),
+            "band": conditions.band,
+        }
+
+    column = np.clip(np.rint(objects.x).astype(int) - bbox.x.start, 0, bbox.x.size - 1)
+    row = np.clip(np.rint(objects.y).astype(int) - bbox.y.start, 0, bbox.y.size - 1)
+    saturated = (science.saturated | template.saturated)[row, column]
+    return SimulatedPair(
+        science=VisitImage(psf=science_psf.to_piff(), **planes(science)),
+        template=DifferenceImage(psf=template_psf.to_piff(), **planes(template)),
+        truth=truth_table(objects, projection, conditions, saturated),
+        science_psf=science_psf,
+        template_psf=template_psf,
+        conditions=conditions,
+    )

@@ -1,0 +1,128 @@
+"""Join the sources of all subtraction methods of a detector."""
+
+from __future__ import annotations
+
+__all__ = ["CompareSubtractionsConfig", "CompareSubtractionsConnections", "CompareSubtractionsTask"]
+
+from collections.abc import Mapping
+from typing import Any
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+import lsst.pipe.base.connectionTypes as cT
+from astropy.table import Table
+
+from ..comparison import join_sources
+
+
+class CompareSubtractionsConnections(
+    pipeBase.PipelineTaskConnections, dimensions=("instrument", "visit", "detector")
+):
+    """Connections of `CompareSubtractionsTask`: two inputs for each method of the configuration."""
+
+    comparison = cT.Output(
+        doc="Sources of all methods, joined by position.",
+        name="subtraction_comparison",
+        storageClass="ArrowAstropy",
+        dimensions=("instrument", "visit", "detector"),
+    )
+
+    def __init__(self, *, config: CompareSubtractionsConfig) -> None:
+        for method in config.methods:
+            for kind, doc in (("dia_source", "DIA sources"), ("dia_diagnostics", "Diagnostics")):
+                connection = cT.Input(
+                    doc=f"{doc} of {method}.",
+                    name=f"{method}_{kind}",
+                    storageClass="ArrowAstropy",
+                    dimensions=("instrument", "visit", "detector"),
+                    # A method that failed on this detector does not cost the others their comparison.
+                    minimum=0,
+                )
+                setattr(self, f"{method}_{kind}", connection)
+
+
+class CompareSubtractionsConfig(
+    pipeBase.PipelineTaskConfig, pipelineConnections=CompareSubtractionsConnections
+):
+    """Configuration of `CompareSubtractionsTask`."""
+
+    methods = pexConfig.ListField[str](doc="Methods to compare.", dtype=str, default=["al", "zogy"])
+    matchRadius = pexConfig.RangeField[float](
+        doc="Largest distance between one source's positions in two methods [pixel].",
+        default=3.0,
+        min=0.0,
+        inclusiveMin=False,
+    )
+
+    def validate(self) -> None:
+        """Check that methods are named once each."""
+        super().validate()
+        if not self.methods or len(set(self.methods)) != len(self.methods):
+            raise pexConfig.FieldValidationError(
+                CompareSubtractionsConfig.methods,
+                self,
+                f"must name at least one method, each once; got {list(self.methods)}.",
+            )
+
+
+class CompareSubtractionsTask(pipeBase.PipelineTask):
+    """Compare subtraction methods."""
+
+    ConfigClass = CompareSubtractionsConfig
+    _DefaultName = "compareSubtractions"
+    config: CompareSubtractionsConfig
+
+    def runQuantum(
+        self,
+        butlerQC: pipeBase.QuantumContext,
+        inputRefs: pipeBase.InputQuantizedConnection,
+        outputRefs: pipeBase.OutputQuantizedConnection,
+    ) -> None:
+        """Read what the methods made, compare and write."""
+        inputs: dict[str, Any] = butlerQC.get(inputRefs)
+        sources, diagnostics = (
+            {
+                method: inputs[f"{method}_{kind}"]
+                for method in self.config.methods
+                if inputs.get(f"{method}_{kind}") is not None
+            }
+            for kind in ("dia_source", "dia_diagnostics")
+        )
+        missing = [method for method in self.config.methods if method not in sources]
+        if len(missing) == len(self.config.methods):
+            raise pipeBase.UpstreamFailureNoWorkFound(
+                f"None of the methods {', '.join(missing)} made sources for {butlerQC.quantum.dataId}."
+            )
+        if missing:
+            self.log.warning("No sources of %s: compared without.", ", ".join(missing))
+        self.metadata["missingMethods"] = ",".join(missing)
+        butlerQC.put(self.run(sources, diagnostics), outputRefs)
+
+    def run(self, sources: Mapping[str, Table], diagnostics: Mapping[str, Table]) -> pipeBase.Struct:
+        """Join.
+
+        Parameters
+        ----------
+        sources : mapping [`str`, `astropy.table.Table`]
+            DIA sources by method.
+        diagnostics : mapping [`str`, `astropy.table.Table`]
+            Diagnostics by method.
+
+        Returns
+        -------
+        struct : `lsst.pipe.base.Struct`
+            ``comparison``, `astropy.table.Table`, as `lsst.diainspect.comparison.join_sources` makes it.
+        """
+        joined = join_sources(sources, diagnostics, self.config.matchRadius)
+        counts = {method: int(joined[f"{method}_found"].sum()) for method in sources}
+        common = int((joined["nMethods"] == len(sources)).sum())
+        for method, count in counts.items():
+            self.metadata[f"{method}_nSources"] = count
+        self.metadata["nCommon"] = common
+        self.log.info(
+            "%d sources in all (%s), %d common to all methods.",
+            len(joined),
+            ", ".join(f"{method} {count}" for method, count in counts.items()),
+            common,
+        )
+        return pipeBase.Struct(comparison=joined)

@@ -1,0 +1,82 @@
+"""Measure the diagnostics of every source of a stamp set."""
+
+from __future__ import annotations
+
+__all__ = ["DiagnoseSourcesConfig", "DiagnoseSourcesConnections", "DiagnoseSourcesTask"]
+
+import lsst.pipe.base as pipeBase
+import lsst.pipe.base.connectionTypes as cT
+from astropy.table import Table
+
+from ..diagnostics import diagnostic_registry, measure_diagnostics
+from ..plugins import load_plugins
+from ..stamps import StampSet
+
+load_plugins()
+
+
+class DiagnoseSourcesConnections(
+    pipeBase.PipelineTaskConnections,
+    dimensions=("instrument", "visit", "detector"),
+    defaultTemplates={"method": "al"},
+):
+    """Connections of `DiagnoseSourcesTask`."""
+
+    stamps = cT.Input(
+        doc="Stamps of every source.",
+        name="{method}_dia_stamps",
+        storageClass="ArrowAstropy",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    filters = cT.Input(
+        doc="PSFs of the images and the filters that made the difference, over the detector.",
+        name="{method}_difference_filters",
+        storageClass="ArrowAstropy",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    diagnostics = cT.Output(
+        doc="Diagnostics, one row a source.",
+        name="{method}_dia_diagnostics",
+        storageClass="ArrowAstropy",
+        dimensions=("instrument", "visit", "detector"),
+    )
+
+
+class DiagnoseSourcesConfig(pipeBase.PipelineTaskConfig, pipelineConnections=DiagnoseSourcesConnections):
+    """Configuration of `DiagnoseSourcesTask`."""
+
+    diagnostics = diagnostic_registry.makeField(
+        doc="Diagnostics to measure.",
+        multi=True,
+        default=["maskFractions", "psfPhotometry", "localNoise", "residualModes"],
+    )
+
+
+class DiagnoseSourcesTask(pipeBase.PipelineTask):
+    """Measure diagnostics."""
+
+    ConfigClass = DiagnoseSourcesConfig
+    _DefaultName = "diagnoseSources"
+    config: DiagnoseSourcesConfig
+
+    def run(self, stamps: Table, filters: Table) -> pipeBase.Struct:
+        """Measure.
+
+        Parameters
+        ----------
+        stamps : `astropy.table.Table`
+            Stamps, as `lsst.diainspect.stamps.StampSet.to_table` makes them.
+        filters : `astropy.table.Table`
+            Bases of their PSFs and filters.
+
+        Returns
+        -------
+        struct : `lsst.pipe.base.Struct`
+            ``diagnostics``, `astropy.table.Table`.
+        """
+        field = self.config.diagnostics
+        plugins = {name: field.registry[name](field[name]) for name in field.names}
+        stamp_set = StampSet.from_tables(stamps, filters)
+        table = measure_diagnostics(stamp_set, plugins, self.log)
+        self.log.info("Measured %s of %d sources.", ", ".join(plugins) or "nothing", len(table))
+        return pipeBase.Struct(diagnostics=table)

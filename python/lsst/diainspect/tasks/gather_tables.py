@@ -1,0 +1,167 @@
+"""Gather tables over the detectors of a visit, and over the visits of a survey."""
+
+from __future__ import annotations
+
+__all__ = [
+    "GatherSurveyConfig",
+    "GatherSurveyConnections",
+    "GatherSurveyTask",
+    "GatherTablesTask",
+    "GatherVisitConfig",
+    "GatherVisitConnections",
+    "GatherVisitTask",
+]
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+import lsst.pipe.base.connectionTypes as cT
+from astropy.table import Table, vstack
+from lsst.daf.butler import DatasetRef
+from lsst.daf.butler.progress import Progress
+
+_PROGRESS = Progress("lsst.diainspect.tasks.gatherTables")
+
+
+def _gathered_tables(methods: Sequence[str]) -> list[str]:
+    """Return the names of the per-detector tables that are gathered, for a list of methods."""
+    per_method = [f"{method}_{kind}" for method in methods for kind in ("dia_source", "difference_metrics")]
+    return ["subtraction_comparison", *per_method]
+
+
+class GatherVisitConnections(pipeBase.PipelineTaskConnections, dimensions=("instrument", "visit")):
+    """Connections of `GatherVisitTask`: ``{table}`` to ``{table}_visit`` for each table."""
+
+    def __init__(self, *, config: GatherVisitConfig) -> None:
+        for name in _gathered_tables(config.methods):
+            source = cT.Input(
+                doc=f"{name} of each detector.",
+                name=name,
+                storageClass="ArrowAstropy",
+                dimensions=("instrument", "visit", "detector"),
+                multiple=True,
+                deferLoad=True,
+                # A detector that failed does not cost the visit its table.
+                minimum=0,
+            )
+            target = cT.Output(
+                doc=f"{name} of all detectors of the visit.",
+                name=f"{name}_visit",
+                storageClass="ArrowAstropy",
+                dimensions=("instrument", "visit"),
+            )
+            setattr(self, f"{name}_in", source)
+            setattr(self, f"{name}_out", target)
+
+
+class GatherVisitConfig(pipeBase.PipelineTaskConfig, pipelineConnections=GatherVisitConnections):
+    """Configuration of `GatherVisitTask`."""
+
+    methods = pexConfig.ListField[str](
+        doc="Methods whose tables are gathered.", dtype=str, default=["al", "zogy"]
+    )
+
+
+class GatherSurveyConnections(pipeBase.PipelineTaskConnections, dimensions=("instrument",)):
+    """Connections of `GatherSurveyTask`: ``{table}_visit`` to ``{table}_summary`` for each table."""
+
+    def __init__(self, *, config: GatherSurveyConfig) -> None:
+        for name in _gathered_tables(config.methods):
+            source = cT.Input(
+                doc=f"{name} of each visit.",
+                name=f"{name}_visit",
+                storageClass="ArrowAstropy",
+                dimensions=("instrument", "visit"),
+                multiple=True,
+                deferLoad=True,
+                minimum=0,
+            )
+            target = cT.Output(
+                doc=f"{name} of all visits.",
+                name=f"{name}_summary",
+                storageClass="ArrowAstropy",
+                dimensions=("instrument",),
+            )
+            setattr(self, f"{name}_in", source)
+            setattr(self, f"{name}_out", target)
+
+
+class GatherSurveyConfig(pipeBase.PipelineTaskConfig, pipelineConnections=GatherSurveyConnections):
+    """Configuration of `GatherSurveyTask`."""
+
+    methods = pexConfig.ListField[str](
+        doc="Methods whose tables are gathered.", dtype=str, default=["al", "zogy"]
+    )
+
+
+class GatherTablesTask(pipeBase.PipelineTask):
+    """Stack tables, whichever of them there are."""
+
+    ConfigClass: ClassVar[type[pipeBase.PipelineTaskConfig]]
+    _DefaultName: ClassVar[str] = "gatherTables"
+
+    def runQuantum(
+        self,
+        butlerQC: pipeBase.QuantumContext,
+        inputRefs: pipeBase.InputQuantizedConnection,
+        outputRefs: pipeBase.OutputQuantizedConnection,
+    ) -> None:
+        """Stack each kind of table; one that no input has is not written."""
+        n_written = 0
+        names = [name.removesuffix("_out") for name in outputRefs.keys()]  # noqa: SIM118
+        for name in _PROGRESS.wrap(names, desc="Gathering tables"):
+            refs: list[DatasetRef] = list(getattr(inputRefs, f"{name}_in", []))
+            handles = butlerQC.get(refs)
+            tables = [handle.get() for handle in sorted(handles, key=_by_data_id)]
+            self.metadata[f"{name}_nTables"] = len(tables)
+            if not tables:
+                self.log.warning("There is no %s to gather.", name)
+                continue
+            gathered = self.run(tables)
+            butlerQC.put(gathered, getattr(outputRefs, f"{name}_out"))
+            self.log.info("Gathered %d rows of %s from %d tables.", len(gathered), name, len(tables))
+            n_written += 1
+        if n_written == 0:
+            raise pipeBase.UpstreamFailureNoWorkFound(f"No tables to gather for {butlerQC.quantum.dataId}.")
+
+    def run(self, tables: Sequence[Table]) -> Table:
+        """Stack tables; columns that some lack are filled as missing values of their type.
+
+        Parameters
+        ----------
+        tables : sequence [`astropy.table.Table`]
+            Tables.
+
+        Returns
+        -------
+        gathered : `astropy.table.Table`
+            All rows.
+        """
+        gathered = vstack(list(tables), join_type="outer", metadata_conflicts="silent")
+        if gathered.has_masked_columns:
+            for name in gathered.colnames:
+                column = gathered[name]
+                if hasattr(column, "filled"):
+                    fill = float("nan") if column.dtype.kind == "f" else column.dtype.type()
+                    gathered[name] = column.filled(fill)
+        return gathered
+
+
+def _by_data_id(handle: pipeBase.InMemoryDatasetHandle) -> tuple:
+    return tuple(handle.dataId.required_values)
+
+
+class GatherVisitTask(GatherTablesTask):
+    """Gather tables over the detectors of a visit."""
+
+    ConfigClass = GatherVisitConfig
+    _DefaultName = "gatherVisit"
+
+
+class GatherSurveyTask(GatherTablesTask):
+    """Gather tables over the visits of a survey."""
+
+    ConfigClass = GatherSurveyConfig
+    _DefaultName = "gatherSurvey"

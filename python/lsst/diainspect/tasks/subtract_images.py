@@ -1,0 +1,283 @@
+"""Subtract a template from a science image by a configurable algorithm."""
+
+from __future__ import annotations
+
+__all__ = ["SubtractImagesConfig", "SubtractImagesConnections", "SubtractImagesTask"]
+
+from typing import Any
+
+import lsst.pex.config as pexConfig
+import lsst.pipe.base as pipeBase
+import lsst.pipe.base.connectionTypes as cT
+from lsst.images import MaskedImage, VisitImage
+from lsst.images.psfs import PointSpreadFunction
+from lsst.images.serialization import ArchiveReadError
+
+from ..masks import PLANES_BAD_FOR_SUBTRACTION
+from ..plugins import load_plugins
+from ..subtraction import (
+    ImagePair,
+    NoPsfError,
+    SubtractionError,
+    filters_to_table,
+    make_difference_image,
+    make_matched_template,
+    make_score_image,
+    result_filters,
+    subtractor_registry,
+)
+
+load_plugins()
+
+_OUTPUT_CONNECTIONS = {
+    "kernel": "kernel",
+    "kernelSources": "kernelSources",
+    "templateMatched": "templateMatched",
+    "score": "score",
+}
+"""Connections of the outputs that not every subtractor makes, by the name in ``Subtractor.outputs``."""
+
+
+class SubtractImagesConnections(
+    pipeBase.PipelineTaskConnections,
+    dimensions=("instrument", "visit", "detector"),
+    defaultTemplates={"method": "al", "scienceName": "visit_image", "templateName": "template_detector"},
+):
+    """Connections of `SubtractImagesTask`."""
+
+    science = cT.Input(
+        doc="Science image.",
+        name="{scienceName}",
+        storageClass="VisitImage",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    template = cT.Input(
+        doc="Template on the science image's pixel grid.",
+        name="{templateName}",
+        storageClass="DifferenceImage",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    templateImage = cT.Input(
+        doc="Pixels of the template.",
+        name="{templateName}.image",
+        storageClass="ImageV2",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    templateMask = cT.Input(
+        doc="Mask of the template.",
+        name="{templateName}.mask",
+        storageClass="MaskV2",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    templateVariance = cT.Input(
+        doc="Variance of the template.",
+        name="{templateName}.variance",
+        storageClass="ImageV2",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    templatePsf = cT.Input(
+        doc="PSF of the template.",
+        name="{templateName}.psf",
+        storageClass="PointSpreadFunction",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    difference = cT.Output(
+        doc="Decorrelated difference image.",
+        name="{method}_difference_image",
+        storageClass="DifferenceImage",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    score = cT.Output(
+        doc="Detection statistic in units of its own sigma.",
+        name="{method}_score_image",
+        storageClass="VisitImage",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    filters = cT.Output(
+        doc="PSFs of the images and the filters that made the difference, over the detector.",
+        name="{method}_difference_filters",
+        storageClass="ArrowAstropy",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    kernel = cT.Output(
+        doc="Matching kernel, applied by convolution.",
+        name="{method}_difference_kernel",
+        storageClass="ConvolutionKernel",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    kernelSources = cT.Output(
+        doc="Candidate sources of the match: used, or rejected and why.",
+        name="{method}_kernel_sources",
+        storageClass="ArrowAstropy",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    templateMatched = cT.Output(
+        doc="Template brought to the science image's PSF.",
+        name="{method}_template_matched",
+        storageClass="VisitImage",
+        dimensions=("instrument", "visit", "detector"),
+    )
+
+    def __init__(self, *, config: SubtractImagesConfig) -> None:
+        made = config.subtractor.target.outputs
+        for output, connection in _OUTPUT_CONNECTIONS.items():
+            if output not in made:
+                delattr(self, connection)
+        if "templateMatched" in made and not config.doWriteTemplateMatched:
+            del self.templateMatched
+        if config.templateAs == "components":
+            del self.template
+        else:
+            del self.templateImage
+            del self.templateMask
+            del self.templateVariance
+            del self.templatePsf
+
+
+class SubtractImagesConfig(pipeBase.PipelineTaskConfig, pipelineConnections=SubtractImagesConnections):
+    """Configuration of `SubtractImagesTask`."""
+
+    subtractor = subtractor_registry.makeField(
+        doc="Subtraction algorithm; its name must be that of connections.method.", default="al"
+    )
+    templateAs = pexConfig.ChoiceField[str](
+        doc="How the template is read.",
+        dtype=str,
+        default="image",
+        allowed={
+            "image": "As one DifferenceImage.",
+            "components": "As image, mask, variance and PSF, for templates without a detector; the projection "
+            "is the science image's.",
+        },
+    )
+    badMaskPlanes = pexConfig.ListField[str](
+        doc="Mask planes whose pixels are neither fitted nor convolved.",
+        dtype=str,
+        default=list(PLANES_BAD_FOR_SUBTRACTION),
+    )
+    psfOrder = pexConfig.RangeField[int](
+        doc="Spatial order with which a PSF that has to be sampled is represented.", default=3, min=0
+    )
+    minGoodFraction = pexConfig.RangeField[float](
+        doc="Least fraction of the common pixels that must be good in both images.",
+        default=0.02,
+        min=0.0,
+        max=1.0,
+    )
+    doWriteTemplateMatched = pexConfig.Field[bool](
+        doc="Write the matched template, for methods that make one?", dtype=bool, default=False
+    )
+
+
+class SubtractImagesTask(pipeBase.PipelineTask):
+    """Subtract a template from a science image."""
+
+    ConfigClass = SubtractImagesConfig
+    _DefaultName = "subtractImages"
+    config: SubtractImagesConfig
+
+    def runQuantum(
+        self,
+        butlerQC: pipeBase.QuantumContext,
+        inputRefs: pipeBase.InputQuantizedConnection,
+        outputRefs: pipeBase.OutputQuantizedConnection,
+    ) -> None:
+        """Read, subtract and write; a foreseeable failure is recorded and leaves other detectors alone."""
+        inputs = butlerQC.get(inputRefs)
+        try:
+            outputs = self.run(**_assemble_template(inputs))
+        except SubtractionError as err:
+            raise pipeBase.AnnotatedPartialOutputsError.annotate(err, self, log=self.log) from err
+        butlerQC.put(outputs, outputRefs)
+
+    def run(
+        self, science: VisitImage, template: MaskedImage, templatePsf: PointSpreadFunction | None = None
+    ) -> pipeBase.Struct:
+        """Subtract.
+
+        Parameters
+        ----------
+        science : `lsst.images.VisitImage`
+            Science image.
+        template : `lsst.images.MaskedImage`
+            Template on the same pixel grid; its box may differ.
+        templatePsf : `lsst.images.psfs.PointSpreadFunction`, optional
+            PSF of the template; its own when omitted.
+
+        Returns
+        -------
+        struct : `lsst.pipe.base.Struct`
+            ``difference``, ``score``, ``filters`` and, as the method makes them, ``kernel``, ``kernelSources``
+            and ``templateMatched``.
+
+        Raises
+        ------
+        SubtractionError
+            For what lies in the data: no overlap, all masked, too few kernel sources, no PSF, wrong units.
+        """
+        pair = ImagePair.from_images(
+            science,
+            template,
+            _own_psf(science, "science image"),
+            templatePsf if templatePsf is not None else _own_psf(template, "template"),
+            bad_planes=tuple(self.config.badMaskPlanes),
+            psf_order=self.config.psfOrder,
+            min_good_fraction=self.config.minGoodFraction,
+        )
+        self.log.info(
+            "Subtracting with %s: %d x %d pixels, %.1f%% of them good.",
+            self.config.subtractor.name,
+            pair.bounds.x.size,
+            pair.bounds.y.size,
+            100.0 * (1.0 - pair.bad.mean()),
+        )
+        result = self.config.subtractor.apply().subtract(pair)
+        for name, value in result.metadata.items():
+            self.metadata[name] = value
+        self.log.info(
+            "Subtracted: %s", ", ".join(f"{name}={value:.4g}" for name, value in _numbers(result.metadata))
+        )
+        difference = make_difference_image(result, pair, science, template)
+        outputs: dict[str, Any] = {
+            "difference": difference,
+            "score": make_score_image(result, pair, difference),
+            "filters": filters_to_table(result_filters(result, pair)),
+        }
+        if result.kernel is not None:
+            outputs["kernel"] = difference.kernel
+        if result.kernel_sources is not None:
+            outputs["kernelSources"] = result.kernel_sources
+        if result.template_matched is not None and self.config.doWriteTemplateMatched:
+            outputs["templateMatched"] = make_matched_template(result, pair, difference)
+        return pipeBase.Struct(**outputs)
+
+
+def _assemble_template(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Put a template that was read as components together."""
+    if "template" in inputs:
+        return inputs
+    image = inputs["templateImage"]
+    return {
+        "science": inputs["science"],
+        "template": MaskedImage(
+            image,
+            mask=inputs["templateMask"],
+            variance=inputs["templateVariance"],
+            sky_projection=inputs["science"].sky_projection,
+        ),
+        "templatePsf": inputs["templatePsf"],
+    }
+
+
+def _own_psf(image: MaskedImage, role: str) -> PointSpreadFunction:
+    try:
+        psf = getattr(image, "psf", None)
+    except ArchiveReadError as err:
+        raise NoPsfError(f"The PSF of the {role} could not be read: {err}") from err
+    if psf is None:
+        raise NoPsfError(f"The {role} has no PSF.")
+    return psf
+
+
+def _numbers(metadata: dict[str, int | float | str]) -> list[tuple[str, int | float]]:
+    return [(name, value) for name, value in metadata.items() if not isinstance(value, str)]
