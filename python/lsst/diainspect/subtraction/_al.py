@@ -11,16 +11,16 @@ import lsst.pex.config as pexConfig
 import numpy as np
 from astropy.table import Table
 
-from ..psf import PixelBasis, PolynomialField, fwhm, noise_equivalent_area
-from ._assemble import LocalFilters, assemble_result
+from ..psf import PixelBasis, PolynomialField, fwhm, noise_equivalent_area, shift_images
+from ._assemble import LocalFilters, assemble_result, contaminated
 from ._cell_filters import CellFilters, apply_cell_filters
 from ._cells import Cell, CellGrid
 from ._decorrelation import decorrelation_transfer
 from ._image_pair import ImagePair
 from ._kernel_basis import gaussian_polynomial_basis
-from ._kernel_fit import KernelFit, SpatialOrders, fit_kernel
+from ._kernel_fit import KernelFit, ModelSources, SpatialOrders, fit_kernel
 from ._kernel_sources import KernelSources, check_enough, select_kernel_sources
-from ._registration import measure_registration
+from ._registration import Registration, measure_registration
 from ._sky_variance import SkyVariance
 from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
 from ._transfer import transfer_from_image
@@ -30,6 +30,15 @@ _SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
 
 _MIN_MATCHING_SIGMA = 0.7
 """Least width [pixel] of the middle Gaussian: narrower ones are not sampled by pixels."""
+
+_REGISTRATION_ORDER = 1
+"""Spatial order of the offset map with which the PSF models are registered."""
+
+_MODEL_GRID = 5
+"""Positions a side of the sources that stand for the PSF models."""
+
+_MIN_STARS = 3
+"""Fewest stars from which registration and flux ratio are measured."""
 
 _SOURCES_PER_TERM = 4
 """Kernel sources wanted for each spatial term; with fewer, the kernel's spatial order is lowered."""
@@ -51,10 +60,16 @@ class AlConfig(SubtractorConfig):
     kernelSigmaRatios = pexConfig.ListField[float](
         doc="Widths of the Gaussians of the basis, as ratios to the width that matches the two PSFs.",
         dtype=float,
-        default=[0.5, 1.0, 2.0],
+        default=[0.5, 1.0, 2.0, 4.0],
     )
     kernelDegrees = pexConfig.ListField[int](
-        doc="Degree of the polynomial on each Gaussian.", dtype=int, default=[6, 4, 2]
+        doc="Degree of the polynomial on each Gaussian.", dtype=int, default=[6, 4, 2, 0]
+    )
+    kernelVaryingDegree = pexConfig.RangeField[int](
+        doc="Kernels of the basis up to this degree vary over the field. Widths and ellipticities, which is what "
+        "varies in a PSF, are of degree two; letting all kernels vary needs hundreds of kernel sources.",
+        default=2,
+        min=0,
     )
     kernelOrder = pexConfig.RangeField[int](doc="Spatial order of the kernel's shape.", default=2, min=0)
     kernelSumOrder = pexConfig.RangeField[int](doc="Spatial order of the kernel's sum.", default=1, min=0)
@@ -67,6 +82,12 @@ class AlConfig(SubtractorConfig):
     modelError = pexConfig.RangeField[float](
         doc="Relative error of the match added to the noise of kernel sources, for their weights.",
         default=0.01,
+        min=0.0,
+    )
+    psfModelSnr = pexConfig.RangeField[float](
+        doc="Signal-to-noise ratio with which the PSF models, registered on the stars, enter the fit as a grid of "
+        "noiseless sources; the inverse of their relative error. 0 leaves them out.",
+        default=300.0,
         min=0.0,
     )
     clipSigma = pexConfig.RangeField[float](
@@ -108,15 +129,17 @@ class AlSubtractor(Subtractor):
             min_sources=config.minKernelSources,
         )
         direction = self._direction(pair)
-        fit = self._fit(pair, sources, direction)
+        stars = replace(sources, rejected=np.where(sources.is_star, sources.rejected, "wider than the PSF"))
+        models, jitter, flux_ratio_error = None, 0.0, 0.0
+        if stars.used.sum() >= _MIN_STARS:
+            registration, _ = measure_registration(stars, PolynomialField(pair.bounds, _REGISTRATION_ORDER))
+            jitter = registration.jitter
+            flux_ratio_error = registration.flux_ratio_error / registration.flux_ratio
+            if config.psfModelSnr > 0:
+                models = _model_sources(pair, registration, direction, config.psfModelSnr)
+        fit = self._fit(pair, sources, direction, models)
         sources = sources.reject(fit.clipped, "bad fit")
         check_enough(sources, config.minKernelSources)
-        stars = replace(sources, rejected=np.where(sources.is_star, sources.rejected, "wider than the PSF"))
-        if stars.used.sum() >= 3:
-            registration, _ = measure_registration(stars, PolynomialField(pair.bounds, 2))
-            jitter = registration.jitter
-        else:
-            jitter = 0.0
 
         kernel = fit.kernel
         background = evaluate_polynomial(kernel.field, fit.background)
@@ -130,8 +153,18 @@ class AlSubtractor(Subtractor):
             convolved_science = convolve_varying(pair.science, kernel)
             template_matched = (pair.template - background) / kernel_sum
             matched_difference = (convolved_science + background - pair.template) / kernel_sum
-        # Filled pixels say nothing about the sky, and their mismatch must not ring.
-        matched_difference[pair.bad] = 0.0
+        # Filled pixels and what the kernel made of them say nothing about the sky, and must not ring.
+        convolved_inputs = {
+            "template": (
+                pair.template_variance,
+                pair.template_bad,
+                pair.template_fill_error,
+                kernel.centre(),
+            ),
+            "science": (pair.science_variance, pair.science_bad, pair.science_fill_error, kernel.centre()),
+        }
+        noise = pair.science_variance + pair.template_variance
+        matched_difference[pair.bad | contaminated(noise, convolved_inputs[direction])] = 0.0
 
         grid = CellGrid(
             pair.shape,
@@ -161,9 +194,6 @@ class AlSubtractor(Subtractor):
             cell_filters,
             jitter,
         )
-        table = sources.to_table()
-        table["residualBefore"] = fit.chi2_before
-        table["residualAfter"] = fit.chi2_after
         return assemble_result(
             pair,
             filtered,
@@ -171,7 +201,9 @@ class AlSubtractor(Subtractor):
             config.backgroundCellSize,
             kernel=kernel,
             kernel_convolves=direction,
-            kernel_sources=table,
+            sources=sources,
+            flux_ratio_error=flux_ratio_error,
+            source_columns={"residualBefore": fit.chi2_before, "residualAfter": fit.chi2_after},
             template_matched=template_matched,
             metadata={
                 "convolvedImage": direction,
@@ -192,13 +224,15 @@ class AlSubtractor(Subtractor):
         template = noise_equivalent_area(pair.template_psf.centre())
         return "template" if template <= science else "science"
 
-    def _fit(self, pair: ImagePair, sources: KernelSources, direction: str) -> KernelFit:
+    def _fit(
+        self, pair: ImagePair, sources: KernelSources, direction: str, models: ModelSources | None
+    ) -> KernelFit:
         config = self.config
         science_fwhm = float(fwhm(pair.science_psf.centre()))
         template_fwhm = float(fwhm(pair.template_psf.centre()))
         matching = np.sqrt(abs(science_fwhm**2 - template_fwhm**2)) * _SIGMA_PER_FWHM
         matching = max(matching, _MIN_MATCHING_SIGMA)
-        basis = gaussian_polynomial_basis(
+        basis, basis_degrees = gaussian_polynomial_basis(
             [ratio * matching for ratio in config.kernelSigmaRatios], list(config.kernelDegrees)
         )
         n_sources = int(sources.used.sum())
@@ -225,16 +259,29 @@ class AlSubtractor(Subtractor):
             field,
             orders,
             basis,
+            basis_degrees <= config.kernelVaryingDegree,
             sources.x,
             sources.y,
             sources.used,
             half_size=int(np.ceil(2.0 * max(science_fwhm, template_fwhm))),
+            models=models,
             squared_kernel_sum=float(1.0 / max(widened, 1.0)),
             model_error=config.modelError,
             clip_sigma=config.clipSigma,
             max_iterations=config.clipIterations,
             min_sources=config.minKernelSources,
         )
+
+
+def _model_sources(pair: ImagePair, registration: Registration, direction: str, snr: float) -> ModelSources:
+    """Make sources from the PSF models on a grid, registered and scaled as the stars are."""
+    x, y = PolynomialField(pair.bounds, 0).sample_grid(_MODEL_GRID)
+    offset_x, offset_y = registration.offsets_at(x, y)
+    science = registration.flux_ratio * pair.science_psf.evaluate(x, y)
+    template = pair.template_psf.evaluate(x, y)
+    if direction == "template":
+        return ModelSources(shift_images(science, offset_x, offset_y), template, x, y, snr)
+    return ModelSources(shift_images(template, -offset_x, -offset_y), science, x, y, snr)
 
 
 def _affordable(order: int, n_sources: int) -> int:

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-__all__ = ["LocalFilters", "assemble_result"]
+__all__ = ["LocalFilters", "assemble_result", "contaminated"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import astropy.units as u
 import numpy as np
 import scipy.fft
 import scipy.ndimage
+import scipy.signal
 import sep
-from astropy.table import Table
 
-from ..psf import PixelBasis, PixelBasisPsf, fwhm
+from ..psf import PixelBasis, PixelBasisPsf, PolynomialField, PsfFit, fwhm
 from ._cell_filters import FilteredImages
 from ._image_pair import ImagePair
+from ._kernel_sources import KernelSources
+from ._registration import excess_scatter
+from ._star_fit import fit_stars
 from ._subtraction import SubtractionResult
 from ._transfer import filter_radius, image_from_transfer
 
 _FILTER_ORDER = 3
 """Spatial order with which the filters and the difference's PSF are stored."""
+
+_MIN_STARS = 5
+"""Fewest stars whose residuals tell a scatter."""
+
+_BRIGHT_FILL_SIGMA = 100.0
+"""Filled pixels with an error of this many sigma are the cores of saturated stars."""
+
+_WINGS_IN_FWHM = 4.5
+"""Radius around them in which the star's wings, at 1e-4 of the lost core, are not matched to the noise."""
+
+_TOLERATED_SIGMA = 0.3
+"""Error, in sigma of the difference, that a filled pixel may leave in another before that is flagged."""
 
 _SOURCE_THRESHOLD = 3.0
 """Pixels this many sigma from zero, and their neighbours, are kept out of the difference's background."""
@@ -41,9 +57,11 @@ def assemble_result(
     filters_at: Callable[[float, float, int], LocalFilters],
     background_cell_size: int,
     *,
+    sources: KernelSources,
+    flux_ratio_error: float,
+    source_columns: Mapping[str, np.ndarray] | None = None,
     kernel: PixelBasis | None = None,
     kernel_convolves: str | None = None,
-    kernel_sources: Table | None = None,
     template_matched: np.ndarray | None = None,
     metadata: dict[str, int | float | str],
 ) -> SubtractionResult:
@@ -59,7 +77,13 @@ def assemble_result(
         Takes a position [pixel, in the frame of the pair's bounds] and a window size; returns `LocalFilters`.
     background_cell_size : `int`
         Mesh of the background taken from the difference [pixel]; 0 for none.
-    kernel, kernel_convolves, kernel_sources, template_matched, metadata
+    sources : `KernelSources`
+        Sources the images were matched on.
+    flux_ratio_error : `float`
+        Relative error of the flux ratio with which the template was subtracted.
+    source_columns : mapping [`str`, `numpy.ndarray`], optional
+        Further columns of their table.
+    kernel, kernel_convolves, template_matched, metadata
         Passed on to `SubtractionResult`.
     """
     size = max(pair.science_psf.size, pair.template_psf.size)
@@ -72,15 +96,31 @@ def assemble_result(
         difference = difference - background
         # P_D has unit sum and the background is smooth, so the matched filter passes it as it is.
         matched = matched - background
+    residual, scatter = _residual_fluxes(pair, sources, difference, filtered.variance, psf)
+    # What is left of a static source of flux F scatters by scatter * F: next to bright stars that, and not photon
+    # noise, is the error of the score.
+    relative_error = max(scatter, flux_ratio_error)
+    matched_variance = filtered.matched_variance + (relative_error * filtered.template_part) ** 2
+    table = sources.to_table()
+    table["residualFlux"] = residual.flux * u.nJy
+    table["residualFluxErr"] = residual.flux_error * u.nJy
+    for name, values in (source_columns or {}).items():
+        table[name] = values
     reach = max(filter_radius(science_filter.centre()), filter_radius(template_filter.centre()))
-    spread = _grow(pair.bad, reach) & ~pair.bad
+    spread = contaminated(
+        filtered.variance,
+        (pair.science_variance, pair.science_bad, pair.science_fill_error, science_filter.centre()),
+        (pair.template_variance, pair.template_bad, pair.template_fill_error, template_filter.centre()),
+    )
+    spread |= _bright_star_wings(pair)
+    spread &= ~pair.bad
     edge = np.ones(pair.shape, dtype=bool)
     border = reach + int(np.ceil(fwhm(psf.centre())))
     edge[border:-border, border:-border] = False
     return SubtractionResult(
         difference=difference,
         variance=filtered.variance,
-        score=matched / np.sqrt(filtered.matched_variance),
+        score=matched / np.sqrt(matched_variance),
         bad=pair.bad,
         spread=spread,
         edge=edge,
@@ -89,16 +129,75 @@ def assemble_result(
         template_filter=template_filter,
         kernel=kernel,
         kernel_convolves=kernel_convolves,
-        kernel_sources=kernel_sources,
+        kernel_sources=table,
         template_matched=template_matched,
-        metadata={**metadata, "filterReach": reach},
+        metadata={**metadata, "filterReach": reach, "residualFluxScatter": scatter},
     )
+
+
+def _bright_star_wings(pair: ImagePair) -> np.ndarray:
+    """Return the surroundings of pixels that were filled at far above the noise: the wings of saturated stars."""
+    bright = np.zeros(pair.shape, dtype=bool)
+    for bad, fill_error, variance in (
+        (pair.science_bad, pair.science_fill_error, pair.science_variance),
+        (pair.template_bad, pair.template_fill_error, pair.template_variance),
+    ):
+        bright[bad] |= fill_error > _BRIGHT_FILL_SIGMA * np.sqrt(variance[bad])
+    widest = float(max(fwhm(pair.science_psf.centre()), fwhm(pair.template_psf.centre())))
+    return _grow(bright, round(_WINGS_IN_FWHM * widest))
+
+
+def _residual_fluxes(
+    pair: ImagePair,
+    sources: KernelSources,
+    difference: np.ndarray,
+    variance: np.ndarray,
+    psf: PixelBasisPsf,
+) -> tuple[PsfFit, float]:
+    """Measure what is left of the matched stars: forced PSF fits, and their scatter relative to the stars' flux."""
+    radius = 1.5 * float(fwhm(psf.centre()))
+    _, _, fit = fit_stars(difference, variance, pair.bad, psf, sources.x, sources.y, radius, iterations=1)
+    stars = sources.used & sources.is_star & np.isfinite(fit.flux)
+    if stars.sum() < _MIN_STARS:
+        return fit, 0.0
+    science_flux = sources.science.flux[stars]
+    return fit, excess_scatter(fit.flux[stars] / science_flux, fit.flux_error[stars] / science_flux)
+
+
+def contaminated(
+    variance: np.ndarray, *inputs: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Find the pixels to which filters carry a significant error from filled pixels.
+
+    The error of a filled pixel, or its noise if that is larger, spreads with the squared filter.
+
+    Parameters
+    ----------
+    variance : `numpy.ndarray`, (height, width)
+        Variance of the filtered image.
+    *inputs : `tuple`
+        For each image that is filtered: its variance, which pixels are bad, the error of what they were filled
+        with, and the filter image.
+
+    Returns
+    -------
+    spread : `numpy.ndarray`, (height, width), bool
+        Pixels with an error above ``_TOLERATED_SIGMA``.
+    """
+    error = np.zeros(variance.shape)
+    for noise, bad, fill_error, weights in inputs:
+        if not bad.any():
+            continue
+        own = np.zeros(variance.shape)
+        own[bad] = np.maximum(fill_error**2, noise[bad])
+        error += scipy.signal.oaconvolve(own, weights**2, mode="same")
+    return error > _TOLERATED_SIGMA**2 * variance
 
 
 def _sample_filters(
     pair: ImagePair, filters_at: Callable[[float, float, int], LocalFilters], size: int, window: int
 ) -> tuple[PixelBasis, PixelBasis, PixelBasisPsf]:
-    x, y = pair.science_psf.field.__class__(pair.bounds, _FILTER_ORDER).sample_grid(_FILTER_ORDER + 2)
+    x, y = PolynomialField(pair.bounds, _FILTER_ORDER).sample_grid(_FILTER_ORDER + 2)
     images: tuple[list[np.ndarray], ...] = ([], [], [])
     for xi, yi in zip(x, y, strict=True):
         local = filters_at(float(xi), float(yi), window)

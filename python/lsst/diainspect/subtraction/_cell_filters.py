@@ -49,12 +49,15 @@ class FilteredImages:
         Difference and its variance.
     matched, matched_variance : `numpy.ndarray`
         Difference correlated with its PSF, and its variance; their ratio (with the root) is the score.
+    template_part : `numpy.ndarray`
+        What the template contributes to ``matched``.
     """
 
     difference: np.ndarray
     variance: np.ndarray
     matched: np.ndarray
     matched_variance: np.ndarray
+    template_part: np.ndarray
 
 
 def apply_cell_filters(
@@ -91,7 +94,7 @@ def apply_cell_filters(
     padded = [grid.pad(image) for image in images]
     padded_template = grid.pad(template)
     padded_variances = [grid.pad(variance) for variance in variances]
-    difference, variance, matched, matched_variance = (np.zeros(shape, dtype=np.float32) for _ in range(4))
+    outputs = tuple(np.zeros(shape, dtype=np.float32) for _ in range(5))
 
     def to_image(transfer: np.ndarray) -> np.ndarray:
         return scipy.fft.irfft2(transfer, s=(window, window))
@@ -119,21 +122,21 @@ def apply_cell_filters(
                 )
             )
         )
-        if astrometric_rms > 0:
-            template_part = to_image(
-                matching * filters.template * scipy.fft.rfft2(padded_template[cell.window])
-            )
-            gradient_y, gradient_x = np.gradient(template_part)
-            matched_noise += astrometric_rms**2 * (gradient_x**2 + gradient_y**2)
-        for total, part in (
-            (difference, to_image(transform)),
-            (variance, to_image(noise)),
-            (matched, to_image(matching * transform)),
-            (matched_variance, matched_noise),
-        ):
+        template_part = to_image(matching * filters.template * scipy.fft.rfft2(padded_template[cell.window]))
+        gradient_y, gradient_x = np.gradient(template_part)
+        matched_noise += astrometric_rms**2 * (gradient_x**2 + gradient_y**2)
+        parts = (
+            to_image(transform),
+            to_image(noise),
+            to_image(matching * transform),
+            matched_noise,
+            template_part,
+        )
+        for total, part in zip(outputs, parts, strict=True):
             total[cell.target] += cell.weight * part[cell.inner].astype(np.float32)
+    difference, variance, matched, matched_variance, template_part = outputs
     # Convolutions of a positive plane can only be negative by rounding.
     floor = np.float32(1e-6)
     np.maximum(variance, floor * np.median(variance), out=variance)
     np.maximum(matched_variance, floor * np.median(matched_variance), out=matched_variance)
-    return FilteredImages(difference, variance, matched, matched_variance)
+    return FilteredImages(difference, variance, matched, matched_variance, template_part)

@@ -33,6 +33,8 @@ class ImagePair:
         Variances [nJy^2], positive everywhere.
     science_bad, template_bad : `numpy.ndarray`, (height, width), bool
         Pixels whose values were filled.
+    science_fill_error, template_fill_error : `numpy.ndarray`, (n_bad,)
+        How wrong each filled value may be [nJy], in the order of the bad pixels.
     science_psf, template_psf : `PixelBasisPsf`
         PSFs over the box.
     bounds : `lsst.images.Box`
@@ -45,6 +47,8 @@ class ImagePair:
     template_variance: np.ndarray
     science_bad: np.ndarray
     template_bad: np.ndarray
+    science_fill_error: np.ndarray
+    template_fill_error: np.ndarray
     science_psf: PixelBasisPsf
     template_psf: PixelBasisPsf
     bounds: Box
@@ -104,13 +108,17 @@ class ImagePair:
                 f"at least {min_good_fraction:.0%} are needed. Bad planes: {', '.join(bad_planes)}.",
                 good_fraction=good_fraction,
             )
+        filled_science = fill_bad_pixels(science_pixels, science_bad)
+        filled_template = fill_bad_pixels(template_pixels, template_bad)
         return cls(
-            science=fill_bad_pixels(science_pixels, science_bad),
-            template=fill_bad_pixels(template_pixels, template_bad),
+            science=filled_science,
+            template=filled_template,
             science_variance=fill_bad_pixels(science_variance, science_bad),
             template_variance=fill_bad_pixels(template_variance, template_bad),
             science_bad=science_bad,
             template_bad=template_bad,
+            science_fill_error=_fill_error(science_pixels, filled_science, science_bad),
+            template_fill_error=_fill_error(template_pixels, filled_template, template_bad),
             science_psf=_pixel_basis(science_psf, bounds, psf_order, "science image"),
             template_psf=_pixel_basis(template_psf, bounds, psf_order, "template"),
             bounds=bounds,
@@ -159,6 +167,17 @@ def _pixel_basis(
         return PixelBasisPsf.from_point_spread_function(psf, bounds, order=order)
     except Exception as err:
         raise NoPsfError(f"The PSF of the {role} could not be evaluated over {bounds}: {err}") from err
+
+
+def _fill_error(pixels: np.ndarray, filled: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """Return a bound on the error of filled values: twice what was stored or filled in above the sky.
+
+    A saturated pixel's true value exceeds the stored one, by a factor of two in the core of a star two magnitudes
+    brighter than saturation.
+    """
+    level = np.median(pixels[~bad])
+    stored = np.where(np.isfinite(pixels[bad]), pixels[bad], level)
+    return 2.0 * np.maximum(np.abs(stored - level), np.abs(filled[bad] - level))
 
 
 def fill_bad_pixels(pixels: np.ndarray, bad: np.ndarray) -> np.ndarray:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["Registration", "measure_registration"]
+__all__ = ["Registration", "excess_scatter", "measure_registration"]
 
 from dataclasses import dataclass
 
 import numpy as np
-from astropy.stats import mad_std
+import scipy.optimize
 
 from ..psf import PolynomialField
 from ._kernel_sources import KernelSources
 
-_MODEL_ERROR = 0.01
-"""Relative error given to every flux in the mean ratio, so that the few brightest stars do not decide alone."""
+_LEAST_FLUX_SCATTER = 1e-3
+"""Least relative scatter assumed of single stars' flux ratios, so that the few brightest do not decide alone; what
+is seen beyond photon noise (PSF errors, small variability) replaces it when larger."""
 
-_MEDIAN_OF_CHI2 = 0.4549
-"""Median of a chi-square variable of one degree of freedom."""
-
-_CENTROID_FLOOR = 0.02
-"""Error added to every offset [pixel], likewise."""
+_LEAST_JITTER = 2e-3
+"""Least scatter assumed of single stars' offsets [pixel], likewise."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,15 @@ class Registration:
     jitter: float
     n_stars: int
 
+    def offsets_at(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return science minus template positions at points [pixel], each (N,)."""
+        terms = self.field.evaluate(x, y)
+        return terms @ self.offset_x, terms @ self.offset_y
+
     def offset_at(self, x: float, y: float) -> tuple[float, float]:
         """Return science minus template position at a point [pixel]."""
-        terms = self.field.evaluate(np.array([x]), np.array([y]))[0]
-        return float(terms @ self.offset_x), float(terms @ self.offset_y)
+        offset_x, offset_y = self.offsets_at(np.array([x]), np.array([y]))
+        return float(offset_x[0]), float(offset_y[0])
 
 
 def measure_registration(
@@ -82,24 +85,26 @@ def measure_registration(
     science, template = sources.science, sources.template
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = science.flux / template.flux
-        ratio_error = np.abs(ratio) * np.sqrt(
-            (science.flux_error / science.flux) ** 2
-            + (template.flux_error / template.flux) ** 2
-            + _MODEL_ERROR**2
+        photon_error = np.abs(ratio) * np.hypot(
+            science.flux_error / science.flux, template.flux_error / template.flux
         )
     offsets = np.stack([sources.offset_x, sources.offset_y])
-    errors = np.sqrt(
-        np.stack(
-            [
-                science.dx_error**2 + template.dx_error**2,
-                science.dy_error**2 + template.dy_error**2,
-            ]
-        )
-        + _CENTROID_FLOOR**2
+    centroid_error = np.stack(
+        [np.hypot(science.dx_error, template.dx_error), np.hypot(science.dy_error, template.dy_error)]
     )
+    jitter = _LEAST_JITTER
     terms = field.evaluate(sources.x, sources.y)
     for _ in range(n_iterations):
         used = sources.used
+        errors = np.hypot(centroid_error, jitter)
+        # Scatter from the brighter half, whose photon noise is small.
+        bright = used & (photon_error <= np.median(photon_error[used]))
+        median_ratio = float(np.median(ratio[used]))
+        scatter = max(
+            excess_scatter(ratio[bright] - median_ratio, photon_error[bright]),
+            _LEAST_FLUX_SCATTER * median_ratio,
+        )
+        ratio_error = np.hypot(photon_error, scatter)
         weight = ratio_error[used] ** -2
         flux_ratio = float(np.average(ratio[used], weights=weight))
         maps = [
@@ -109,29 +114,39 @@ def measure_registration(
             for axis in (0, 1)
         ]
         residual = offsets - np.stack([terms @ coefficients for coefficients in maps])
-        pull = np.max(np.abs(residual) / _robust_scale(residual[:, used], errors[:, used], errors), axis=0)
-        ratio_scale = max(1.0, float(mad_std((ratio - flux_ratio)[used] / ratio_error[used])))
-        variable = np.abs(ratio - flux_ratio) > n_sigma * ratio_scale * ratio_error
+        excess = excess_scatter(residual[:, used], centroid_error[:, used])
+        jitter = max(excess, _LEAST_JITTER)
+        pull = np.max(np.abs(residual) / np.hypot(centroid_error, jitter), axis=0)
+        variable = np.abs(ratio - flux_ratio) > n_sigma * ratio_error
         displaced = pull > n_sigma
         clipped = (variable | displaced) & used
         if not clipped.any() or used.sum() - clipped.sum() < max(3, field.n_terms + 1):
             break
         sources = sources.reject(variable, "flux ratio").reject(displaced, "displaced")
-    used = sources.used
-    measured = errors[:, used] ** 2 - _CENTROID_FLOOR**2
-    excess = np.median(residual[:, used] ** 2) / _MEDIAN_OF_CHI2 - np.median(measured)
     registration = Registration(
         flux_ratio=flux_ratio,
         flux_ratio_error=float(weight.sum() ** -0.5),
         field=field,
         offset_x=maps[0],
         offset_y=maps[1],
-        jitter=float(np.sqrt(max(excess, 0.0))),
-        n_stars=int(used.sum()),
+        jitter=excess,
+        n_stars=int(sources.used.sum()),
     )
     return registration, sources
 
 
-def _robust_scale(residual: np.ndarray, used_errors: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """Scale the errors up to the scatter seen, where that is larger."""
-    return errors * max(1.0, float(mad_std(residual / used_errors)))
+def excess_scatter(residual: np.ndarray, error: np.ndarray) -> float:
+    """Return the scatter that, added in quadrature to the errors, gives residuals the spread they have.
+
+    Solves median(|residual| / sqrt(error^2 + scatter^2)) = 0.6745, the median of a unit Gaussian's modulus; zero
+    when the errors alone explain the residuals.
+    """
+    residual, error = np.abs(residual).ravel(), error.ravel()
+
+    def excess(scatter: float) -> float:
+        return float(np.median(residual / np.hypot(error, scatter))) - 0.6745
+
+    largest = float(residual.max()) / 0.6745 + 1e-12
+    if excess(0.0) <= 0:
+        return 0.0
+    return float(scipy.optimize.brentq(excess, 0.0, largest, xtol=1e-6 * largest))

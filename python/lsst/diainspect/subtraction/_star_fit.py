@@ -18,6 +18,8 @@ def fit_stars(
     x: np.ndarray,
     y: np.ndarray,
     radius: float,
+    *,
+    iterations: int = 3,
 ) -> tuple[np.ndarray, np.ndarray, PsfFit]:
     """Fit sources with the PSF and its shift and width modes.
 
@@ -33,6 +35,8 @@ def fit_stars(
         Starting positions [pixel], in the frame of the PSF's bounds.
     radius : `float`
         Radius of the fitted disk [pixel].
+    iterations : `int`, optional
+        Number of fits, each at the position that the one before found.
 
     Returns
     -------
@@ -50,5 +54,7 @@ def fit_stars(
     noise = gather_stamps(variance, x0 - x_first, y0 - y_first, size, np.inf)
     masked = gather_stamps(bad, x0 - x_first, y0 - y_first, size, True)
     weight = np.where(masked, 0.0, 1.0 / noise)
-    fit = fit_psf(pixels, weight, psf.evaluate(x, y), x - centre_x, y - centre_y, radius)
+    fit = fit_psf(
+        pixels, weight, psf.evaluate(x, y), x - centre_x, y - centre_y, radius, iterations=iterations
+    )
     return centre_x + fit.dx, centre_y + fit.dy, fit

@@ -43,7 +43,7 @@ class ZogyConfig(SubtractorConfig):
         doc="Least signal-to-noise ratio of a star in both images.", default=20.0, min=0.0
     )
     registrationOrder = pexConfig.RangeField[int](
-        doc="Spatial order of the map of offsets between the images.", default=2, min=0
+        doc="Spatial order of the map of offsets between the images.", default=1, min=0
     )
 
 
@@ -120,7 +120,8 @@ class ZogySubtractor(Subtractor):
             filtered,
             filters_at,
             config.backgroundCellSize,
-            kernel_sources=sources.to_table(),
+            sources=sources,
+            flux_ratio_error=registration.flux_ratio_error / beta,
             metadata={
                 "nKernelSources": registration.n_stars,
                 "fluxRatio": beta,
