@@ -30,6 +30,9 @@ from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnos
 
 _DEG_TO_MAS = 3.6e6
 
+_MAX_WIDTH = 0.2
+"""Largest fractional width error for which the modes are taken halfway; beyond it the expansion fails anyway."""
+
 _DOCS = {
     "shiftX": (u.pix, "Science minus template position in x that the match left."),
     "shiftY": (u.pix, "Science minus template position in y that the match left."),
@@ -61,7 +64,8 @@ class ResidualModesDiagnostic(Diagnostic):
     """Joint weighted least-squares fit of flux, shift, width, shear and background to the difference.
 
     Limits: the static source is taken to be a point source; on galaxies the amplitudes measure what a point
-    source would need. The modes are first order, good to 2 % for shifts below a tenth of the PSF's sigma.
+    source would need. The modes are first order in shift and shear, good to 2 % for shifts below a tenth of the
+    PSF's sigma, and second order in width.
     Without a static source only the flux and the background are fitted.
     """
 
@@ -140,10 +144,15 @@ class ResidualModesDiagnostic(Diagnostic):
         static_x, static_y, static_flux, static_error, found = self._static_source(stamps)
         if not found.any():
             return values
-        modes = self._filtered_modes(stamps[found], static_x[found], static_y[found])
-        design = np.concatenate([point[found], modes, constant[found]], axis=1)
-        design = design.reshape(len(design), design.shape[1], -1)
-        fit = fit_linear(pixels[found], design, weight[found])
+        # A finite change of width is its derivative halfway times the change, to second order.
+        halfway = np.zeros(int(found.sum()))
+        for _ in range(2):
+            modes = self._filtered_modes(stamps[found], static_x[found], static_y[found], halfway)
+            design = np.concatenate([point[found], modes, constant[found]], axis=1)
+            design = design.reshape(len(design), design.shape[1], -1)
+            fit = fit_linear(pixels[found], design, weight[found])
+            width = fit.amplitude[:, 1 + MODE_NAMES.index("width")] / static_flux[found]
+            halfway = 0.5 * np.clip(np.nan_to_num(width), -_MAX_WIDTH, _MAX_WIDTH)
         pixel_to_sky = np.asarray(stamps.sources["pixelToSky"], dtype=float)[found]
 
         x_centre = np.asarray(stamps.sources["x0"], dtype=float) + size // 2
@@ -208,9 +217,12 @@ class ResidualModesDiagnostic(Diagnostic):
         found &= np.isfinite(science.flux) & (science.flux > 0)
         return x, y, science.flux, science.flux_error, found
 
-    def _filtered_modes(self, stamps: StampSet, static_x: np.ndarray, static_y: np.ndarray) -> np.ndarray:
-        """Return h_s * m_j at the static sources' positions, shape (N, 5, size, size)."""
+    def _filtered_modes(
+        self, stamps: StampSet, static_x: np.ndarray, static_y: np.ndarray, width: np.ndarray
+    ) -> np.ndarray:
+        """Return h_s * m_j at the static sources' positions, for PSFs widened by a fraction; (N, 5, size, size)."""
         psf = stamps.models["sciencePsf"].images()
+        psf = psf + width[:, None, None] * residual_modes(psf)[:, MODE_NAMES.index("width")]
         modes = residual_modes(psf)
         difference_filter = stamps.models["scienceFilter"].images()
         own, reach = psf.shape[-1], difference_filter.shape[-1]

@@ -14,7 +14,7 @@ from astropy.table import Table
 from ..psf import PixelBasis, PolynomialField, fwhm, noise_equivalent_area, shift_images
 from ._assemble import LocalFilters, assemble_result, contaminated
 from ._cell_filters import CellFilters, apply_cell_filters
-from ._cells import Cell, CellGrid
+from ._cells import CellGrid
 from ._decorrelation import decorrelation_transfer
 from ._image_pair import ImagePair
 from ._kernel_basis import gaussian_polynomial_basis
@@ -182,8 +182,8 @@ class AlSubtractor(Subtractor):
         def decorrelate(x: float, y: float, window: int) -> tuple[np.ndarray, LocalFilters]:
             return _local_filters(pair, kernel, direction, sky, x, y, window)
 
-        def cell_filters(cell: Cell) -> CellFilters:
-            phi, local = decorrelate(cell.x + x_first, cell.y + y_first, grid.window_size)
+        def cell_filters(x: float, y: float) -> CellFilters:
+            phi, local = decorrelate(x + x_first, y + y_first, grid.window_size)
             return CellFilters((phi,), local.science, local.template, local.psf)
 
         filtered = apply_cell_filters(

@@ -1,5 +1,8 @@
 """The step that all methods share: filter two images to a white difference, its variance and its score.
 
+Within a cell the filters vary linearly with position: the image is filtered at the cell's centre and at two points
+beside it, and the results are combined by pixel.
+
 With the difference D = F_s * S - F_t * T of PSF P_D, the matched filter of a point source is P_D correlated with
 D. Its variance follows from the input variances and the squared filters, source noise included, and the
 astrometric scatter between the images adds the squared gradient of the template's part (Zackay, Ofek & Gal-Yam
@@ -65,7 +68,7 @@ def apply_cell_filters(
     images: Sequence[np.ndarray],
     template: np.ndarray,
     variances: tuple[np.ndarray, np.ndarray],
-    filters_of: Callable[[Cell], CellFilters],
+    filters_at: Callable[[float, float], CellFilters],
     astrometric_rms: float,
 ) -> FilteredImages:
     """Filter in cells.
@@ -80,8 +83,8 @@ def apply_cell_filters(
         Template, for the astrometric term.
     variances : `tuple` [`numpy.ndarray`, `numpy.ndarray`]
         Variances of science image and template.
-    filters_of : callable
-        Makes the filters of a cell.
+    filters_at : callable
+        Makes the filters at a position in array coordinates [pixel].
     astrometric_rms : `float`
         Scatter of single sources' positions between the images, per coordinate [pixel].
 
@@ -99,16 +102,26 @@ def apply_cell_filters(
     def to_image(transfer: np.ndarray) -> np.ndarray:
         return scipy.fft.irfft2(transfer, s=(window, window))
 
+    def interpolate(transforms: list[np.ndarray], cell: Cell) -> np.ndarray:
+        return sum(
+            weight * to_image(part) for weight, part in zip(cell.vertex_weights, transforms, strict=True)
+        )
+
     def squared(transfer: np.ndarray) -> np.ndarray:
         return scipy.fft.rfft2(to_image(transfer) ** 2)
 
     for cell in grid:
-        filters = filters_of(cell)
+        vertices = [filters_at(x, y) for x, y in cell.vertices]
+        filters = vertices[0]
         matching = np.conj(filters.psf)
-        transform = sum(
-            scipy.fft.rfft2(image[cell.window]) * transfer
-            for image, transfer in zip(padded, filters.of_images, strict=True)
-        )
+        transforms = [scipy.fft.rfft2(image[cell.window]) for image in padded]
+        differences = [
+            sum(part * transfer for part, transfer in zip(transforms, vertex.of_images, strict=True))
+            for vertex in vertices
+        ]
+        matched_differences = [
+            np.conj(vertex.psf) * part for vertex, part in zip(vertices, differences, strict=True)
+        ]
         variance_transforms = [scipy.fft.rfft2(plane[cell.window]) for plane in padded_variances]
         noise = sum(
             squared(transfer) * plane
@@ -126,9 +139,9 @@ def apply_cell_filters(
         gradient_y, gradient_x = np.gradient(template_part)
         matched_noise += astrometric_rms**2 * (gradient_x**2 + gradient_y**2)
         parts = (
-            to_image(transform),
+            interpolate(differences, cell),
             to_image(noise),
-            to_image(matching * transform),
+            interpolate(matched_differences, cell),
             matched_noise,
             template_part,
         )

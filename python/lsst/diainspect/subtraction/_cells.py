@@ -30,16 +30,19 @@ class Cell:
         The same part, within the window.
     weight : `numpy.ndarray`
         Weights there.
-    x, y : `float`
-        Centre of the cell, in array coordinates [pixel].
+    vertices : `tuple` [`tuple` [`float`, `float`], ...]
+        Centre of the cell and two points half a cell beside it in x and in y, in array coordinates [pixel]: the
+        three points between which filters are interpolated linearly.
+    vertex_weights : `tuple` [`numpy.ndarray`, ...]
+        Weights of the three points at each pixel of the window; they sum to one.
     """
 
     window: tuple[slice, slice]
     target: tuple[slice, slice]
     inner: tuple[slice, slice]
     weight: np.ndarray
-    x: float
-    y: float
+    vertices: tuple[tuple[float, float], ...]
+    vertex_weights: tuple[np.ndarray, ...]
 
 
 class CellGrid:
@@ -80,14 +83,29 @@ class CellGrid:
     def __iter__(self) -> Iterator[Cell]:
         for row in self._axis(0):
             for column in self._axis(1):
+                # The second point lies towards the middle of the image, where filters are best known.
+                step_x, step_y = self._step(column[4], 1), self._step(row[4], 0)
+                pixels = np.arange(self.window_size)
+                u = (pixels + (column[1].start - column[2].start) - column[4]) / step_x
+                v = (pixels + (row[1].start - row[2].start) - row[4]) / step_y
+                # A blend needs no extrapolation beyond the cell and its overlap.
+                u, v = np.clip(u, -1.5, 1.5)[None, :], np.clip(v, -1.5, 1.5)[:, None]
                 yield Cell(
                     window=(row[0], column[0]),
                     target=(row[1], column[1]),
                     inner=(row[2], column[2]),
                     weight=(row[3][:, None] * column[3][None, :]).astype(np.float32),
-                    x=column[4],
-                    y=row[4],
+                    vertices=(
+                        (column[4], row[4]),
+                        (column[4] + step_x, row[4]),
+                        (column[4], row[4] + step_y),
+                    ),
+                    vertex_weights=tuple(w.astype(np.float32) for w in (1.0 - u - v, u, v)),
                 )
+
+    def _step(self, centre: float, axis: int) -> float:
+        half_cell = 0.5 * float(np.diff(self._edges[axis])[0])
+        return half_cell if centre < 0.5 * (self.shape[axis] - 1) else -half_cell
 
     def _axis(self, axis: int) -> Iterator[tuple[slice, slice, slice, np.ndarray, float]]:
         edges, length = self._edges[axis], self.shape[axis]

@@ -20,7 +20,7 @@ from astropy.table import Table
 from ..psf import PolynomialField
 from ._assemble import LocalFilters, assemble_result
 from ._cell_filters import CellFilters, apply_cell_filters
-from ._cells import Cell, CellGrid
+from ._cells import CellGrid
 from ._image_pair import ImagePair
 from ._kernel_sources import check_enough, select_kernel_sources
 from ._registration import measure_registration
@@ -99,8 +99,8 @@ class ZogySubtractor(Subtractor):
                 phase_ramp(dx, dy, window),
             )
 
-        def cell_filters(cell: Cell) -> CellFilters:
-            local = filters_at(cell.x + x_first, cell.y + y_first, grid.window_size)
+        def cell_filters(x: float, y: float) -> CellFilters:
+            local = filters_at(x + x_first, y + y_first, grid.window_size)
             return CellFilters((local.science, -local.template), local.science, local.template, local.psf)
 
         filtered = apply_cell_filters(
