@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["LinearFit", "fit_linear"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +38,16 @@ class LinearFit:
         """Standard errors of the amplitudes, (N, P)."""
         return np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2))
 
+    def with_errors_from_residuals(self) -> LinearFit:
+        """Return the fit with its covariance scaled to a reduced chi-square of one.
+
+        For weights that say only how pixels compare with each other, not what their noise is.
+        """
+        degrees = self.n_data - self.amplitude.shape[1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scale = np.where(degrees > 0, self.chi2 / degrees, np.nan)
+        return replace(self, covariance=self.covariance * scale[:, None, None])
+
 
 def fit_linear(data: np.ndarray, design: np.ndarray, weight: np.ndarray) -> LinearFit:
     """Fit data = sum_p amplitude_p design_p in each stamp.
@@ -45,19 +55,21 @@ def fit_linear(data: np.ndarray, design: np.ndarray, weight: np.ndarray) -> Line
     Parameters
     ----------
     data : `numpy.ndarray`, (N, n_pixels)
-        Pixels; where the weight is zero they may be anything, NaN included.
+        Pixels; those left out may be anything, NaN included.
     design : `numpy.ndarray`, (N, P, n_pixels)
         Columns of each stamp's model.
     weight : `numpy.ndarray`, (N, n_pixels)
-        Inverse variances; zero for pixels to leave out.
+        Inverse variances. A weight that is not positive and finite leaves the pixel out.
 
     Returns
     -------
     fit : `LinearFit`
-        Amplitudes, covariances, chi-squares. A stamp with fewer good pixels than columns or a singular normal
-        matrix has NaN amplitudes.
+        Amplitudes, covariances, chi-squares. A stamp with no more good pixels than columns, or with a singular
+        normal matrix, has NaN amplitudes.
     """
-    used = weight > 0
+    used = (weight > 0) & np.isfinite(weight)
+    # Stamps are float32, in which a normal matrix would lose the digits that its inverse needs.
+    weight = np.where(used, weight, 0.0).astype(float, copy=False)
     values = np.where(used, data, 0.0)
     weighted = design * weight[:, None, :]
     normal = weighted @ design.transpose(0, 2, 1)
@@ -78,5 +90,5 @@ def fit_linear(data: np.ndarray, design: np.ndarray, weight: np.ndarray) -> Line
     covariance *= np.where(solvable[:, None], scale, np.nan)[:, None, :]
     amplitude = np.einsum("npq,nq->np", covariance, right)
     residual = values - np.einsum("np,npi->ni", amplitude, design)
-    chi2 = np.einsum("ni,ni,ni->n", residual, residual, np.where(used, weight, 0.0))
+    chi2 = np.einsum("ni,ni,ni->n", residual, residual, weight)
     return LinearFit(amplitude, covariance, chi2, n_data)

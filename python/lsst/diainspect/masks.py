@@ -140,10 +140,13 @@ def get_plane(mask: Mask, name: str) -> np.ndarray:
 
 def masked_by(mask: Mask, names: Iterable[str]) -> np.ndarray:
     """Return where any of the named planes is set, as booleans of shape (height, width)."""
+    masked = np.zeros((mask.bbox.y.size, mask.bbox.x.size), dtype=bool)
     present = [name for name in names if name in mask.schema.names]
-    if not present:
-        return np.zeros((mask.bbox.y.size, mask.bbox.x.size), dtype=bool)
-    return (mask.array & mask.schema.bitmask(*present)).any(axis=-1)
+    if present:
+        for index, bits in enumerate(mask.schema.bitmask(*present)):
+            if bits:
+                masked |= (mask.array[..., index] & bits) != 0
+    return masked
 
 
 def mask_to_words(mask: Mask) -> np.ndarray:
@@ -155,12 +158,30 @@ def mask_to_words(mask: Mask) -> np.ndarray:
         Planes that are not in `MASK_BITS` are dropped.
     """
     words = np.zeros((mask.bbox.y.size, mask.bbox.x.size), dtype=np.uint32)
+    # A table of the words of all 256 values of a byte is several times faster than one pass for each plane.
+    array = np.ascontiguousarray(mask.array).view(np.uint8)
+    values = np.arange(256)
+    tables = np.zeros((array.shape[-1], 256), dtype=np.uint32)
     for name in mask.schema.names & MASK_BITS.keys():
-        words[mask.get(name)] |= np.uint32(1 << MASK_BITS[name])
+        for index, bits in enumerate(mask.schema.bitmask(name).view(np.uint8)):
+            tables[index, (values & int(bits)) != 0] |= np.uint32(1 << MASK_BITS[name])
+    for index, table in enumerate(tables):
+        if table.any():
+            words |= table[array[..., index]]
     return words
 
 
 def words_masked_by(words: np.ndarray, names: Iterable[str]) -> np.ndarray:
-    """Return where any of the named planes is set in mask words of any shape."""
-    bits = np.uint32(sum(1 << MASK_BITS[name] for name in set(names)))
+    """Return where any of the named planes is set in mask words of any shape.
+
+    Raises
+    ------
+    ValueError
+        If a name is not in `MASK_BITS`.
+    """
+    wanted = set(names)
+    unknown = wanted - MASK_BITS.keys()
+    if unknown:
+        raise ValueError(f"Unknown mask planes {sorted(unknown)}; known are {list(MASK_BITS)}.")
+    bits = np.uint32(sum(1 << MASK_BITS[name] for name in wanted))
     return (words & bits) != 0

@@ -8,6 +8,7 @@ import logging
 
 import click
 
+from ._demo import demo_command
 from ._ingest_pair import ingest_pair_command
 from ._simulate import simulate_command
 
@@ -22,5 +23,6 @@ def main(verbose: bool) -> None:
     logging.getLogger("lsst.daf.butler._storage_class").setLevel(logging.ERROR)
 
 
+main.add_command(demo_command)
 main.add_command(simulate_command)
 main.add_command(ingest_pair_command)

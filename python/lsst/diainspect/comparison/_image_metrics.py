@@ -23,11 +23,28 @@ _MAD_ERROR = 1.166
 """Standard error of a sigma from the median absolute deviation, times sqrt(N), for Gaussian noise."""
 
 
+_CLIP = 5.0
+"""Pixels beyond this many robust sigma do not enter correlations."""
+
+_CORRELATED_AREA = 0.27
+"""Pixels that make an independent one for a median absolute deviation of noise with the correlation
+exp(-r^2 / 4 s^2), divided by 4 pi s^2: the integral over rho of (probability that two variables with correlation
+rho are on the same side of the median absolute deviation - 1/2) / (rho / 2)."""
+
+
 def _robust_sigma(values: np.ndarray, n_independent: float) -> tuple[float, float]:
     if len(values) < 2:
         return np.nan, np.nan
     sigma = float(mad_std(values))
-    return sigma, sigma * _MAD_ERROR / np.sqrt(n_independent)
+    return sigma, float(sigma * _MAD_ERROR / np.sqrt(n_independent))
+
+
+def _pull(data: MetricInput) -> np.ndarray:
+    """Return difference / sqrt(variance), NaN outside the sky."""
+    pull = np.full(data.difference.shape, np.nan, dtype=data.difference.dtype)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pull[data.sky] = data.difference[data.sky] / np.sqrt(data.variance[data.sky])
+    return pull
 
 
 class SkyPixels(DifferenceMetric):
@@ -50,7 +67,8 @@ class SkySigmaOverPredicted(DifferenceMetric):
 
     def measure(self, data: MetricInput) -> tuple[float, float]:
         """Measure; see `DifferenceMetric.measure`."""
-        pull = data.difference[data.sky] / np.sqrt(data.variance[data.sky])
+        pull = _pull(data)
+        pull = pull[np.isfinite(pull)]
         return _robust_sigma(pull, len(pull))
 
 
@@ -61,27 +79,29 @@ class ScoreSigma(DifferenceMetric):
 
     def measure(self, data: MetricInput) -> tuple[float, float]:
         """Measure; see `DifferenceMetric.measure`."""
-        values = data.score[data.sky]
-        correlated = (
-            _correlation(data.score, data.sky, 0, 1) ** 2 + _correlation(data.score, data.sky, 1, 0) ** 2
-        )
-        # A Gaussian correlation of rho at one pixel makes about -2 pi / ln(rho) pixels one independent one.
-        mean_square = np.clip(0.5 * correlated, 1e-4, 0.98)
-        area = max(1.0, -2.0 * np.pi / np.log(mean_square))
+        score = np.where(data.sky, data.score, np.nan)
+        values = score[np.isfinite(score)]
+        squared = 0.5 * (_correlation(score, 0, 1)[0] ** 2 + _correlation(score, 1, 0)[0] ** 2)
+        # exp(-r^2 / 4 s^2) squared at one pixel is `squared`.
+        width2 = -0.5 / np.log(np.clip(squared, 1e-6, 0.98))
+        area = np.maximum(1.0, _CORRELATED_AREA * 4.0 * np.pi * width2)
         return _robust_sigma(values, len(values) / area)
 
 
-def _correlation(image: np.ndarray, sky: np.ndarray, step_y: int, step_x: int) -> float:
+def _correlation(image: np.ndarray, step_y: int, step_x: int) -> tuple[float, float]:
+    """Return the correlation of pixels one step apart, where neither is NaN, and its error if it is zero."""
     height, width = image.shape
-    first = (slice(0, height - step_y), slice(0, width - step_x))
-    second = (slice(step_y, height), slice(step_x, width))
-    both = sky[first] & sky[second]
-    if both.sum() < 2:
-        return np.nan
-    a, b = image[first][both], image[second][both]
-    limit = 5.0 * mad_std(a)
-    keep = (np.abs(a) < limit) & (np.abs(b) < limit)
-    return float(np.corrcoef(a[keep], b[keep])[0, 1])
+    a = image[: height - step_y, : width - step_x]
+    b = image[step_y:, step_x:]
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
+    if len(a) < 2:
+        return np.nan, np.nan
+    middle, limit = np.median(a), _CLIP * mad_std(a)
+    keep = (np.abs(a - middle) < limit) & (np.abs(b - middle) < limit)
+    if keep.sum() < 2:
+        return np.nan, np.nan
+    return float(np.corrcoef(a[keep], b[keep])[0, 1]), float(1.0 / np.sqrt(keep.sum()))
 
 
 class NeighbourCorrelationX(DifferenceMetric):
@@ -91,8 +111,7 @@ class NeighbourCorrelationX(DifferenceMetric):
 
     def measure(self, data: MetricInput) -> tuple[float, float]:
         """Measure; see `DifferenceMetric.measure`."""
-        pull = data.difference / np.sqrt(data.variance)
-        return _correlation(pull, data.sky, 0, 1), float(1.0 / np.sqrt(max(data.sky.sum(), 1)))
+        return _correlation(_pull(data), 0, 1)
 
 
 class NeighbourCorrelationY(DifferenceMetric):
@@ -102,8 +121,7 @@ class NeighbourCorrelationY(DifferenceMetric):
 
     def measure(self, data: MetricInput) -> tuple[float, float]:
         """Measure; see `DifferenceMetric.measure`."""
-        pull = data.difference / np.sqrt(data.variance)
-        return _correlation(pull, data.sky, 1, 0), float(1.0 / np.sqrt(max(data.sky.sum(), 1)))
+        return _correlation(_pull(data), 1, 0)
 
 
 class NumberPositive(DifferenceMetric):

@@ -70,10 +70,10 @@ def join_sources(sources: Mapping[str, Table], diagnostics: Mapping[str, Table],
         _spread(joined, table, group, n, method, skip=set(_KEYS[1:]))
         if method in diagnostics:
             measured = diagnostics[method]
-            position = {identifier: i for i, identifier in enumerate(np.asarray(measured["diaSourceId"]))}
-            index = np.array([position.get(i, -1) for i in np.asarray(table["diaSourceId"])], dtype=int)
-            has = index >= 0
-            _spread(joined, measured[index[has]], group[has], n, method, skip=set(_KEYS))
+            _, own, theirs = np.intersect1d(
+                np.asarray(table["diaSourceId"]), np.asarray(measured["diaSourceId"]), return_indices=True
+            )
+            _spread(joined, measured[theirs], group[own], n, method, skip=set(_KEYS))
     return joined
 
 
@@ -82,15 +82,16 @@ def _match(
 ) -> np.ndarray:
     """Return the group of each source, -1 for none: mutually nearest within the radius."""
     group = np.full(len(x), -1)
-    if len(x) == 0 or len(group_x) == 0:
+    finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    finite_group = np.flatnonzero(np.isfinite(group_x) & np.isfinite(group_y))
+    if len(finite) == 0 or len(finite_group) == 0:
         return group
-    own = scipy.spatial.cKDTree(np.stack([x, y], axis=-1))
-    theirs = scipy.spatial.cKDTree(np.stack([group_x, group_y], axis=-1))
-    distance, nearest = theirs.query(own.data, distance_upper_bound=radius)
+    own = scipy.spatial.cKDTree(np.stack([x, y], axis=-1)[finite])
+    theirs = scipy.spatial.cKDTree(np.stack([group_x, group_y], axis=-1)[finite_group])
+    distance, nearest = theirs.query(own.data)
     _, back = own.query(theirs.data)
-    candidates = np.flatnonzero(np.isfinite(distance))
-    mutual = candidates[back[nearest[candidates]] == candidates]
-    group[mutual] = nearest[mutual]
+    mutual = np.flatnonzero((distance <= radius) & (back[nearest] == np.arange(len(finite))))
+    group[finite[mutual]] = finite_group[nearest[mutual]]
     return group
 
 

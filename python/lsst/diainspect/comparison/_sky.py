@@ -6,9 +6,13 @@ __all__ = ["find_sky"]
 
 import numpy as np
 import scipy.ndimage
+import sep
 from lsst.images import MaskedImage
 
 from ..masks import PLANES_BAD_FOR_SUBTRACTION, masked_by
+
+_MESH = 64
+"""Mesh of the background above which sources are looked for [pixel]."""
 
 _SMOOTHING = 2.0
 """Width of the Gaussian in which faint sources are looked for [pixel]."""
@@ -22,8 +26,8 @@ def find_sky(
 ) -> np.ndarray:
     """Return blank sky pixels.
 
-    Sources are found in the science image and the template, not in the difference, so that the noise of the
-    difference is not selected by itself.
+    Sources are found in the science image and the template, each above a smooth background, not in the difference,
+    so that the noise of the difference is not selected by itself.
 
     Parameters
     ----------
@@ -38,6 +42,7 @@ def find_sky(
         Sky pixels.
     """
     excluded = masked_by(difference.mask, (*PLANES_BAD_FOR_SUBTRACTION, "DETECTION_EDGE", "FILTER_SPREAD"))
+    excluded |= ~np.isfinite(difference.image.array) | ~(difference.variance.array > 0)
     sources = np.zeros_like(excluded)
     for image in (science, template):
         pixels, variance = image.image.array, image.variance.array
@@ -45,8 +50,9 @@ def find_sky(
         excluded |= bad
         if bad.all():
             continue
-        level = np.median(pixels[~bad])
-        pull = np.where(bad, 0.0, (pixels - level) / np.sqrt(np.where(bad, 1.0, variance)))
+        good_pixels = np.where(bad, 0.0, pixels).astype(np.float32)
+        good_pixels -= sep.Background(good_pixels, mask=bad, bw=_MESH, bh=_MESH).back()
+        pull = np.where(bad, 0.0, good_pixels / np.sqrt(np.where(bad, 1.0, variance)))
         smoothed = scipy.ndimage.gaussian_filter(pull, _SMOOTHING)
         # White noise of unit variance has variance 1 / (4 pi s^2) after a Gaussian of width s.
         sources |= smoothed * np.sqrt(4.0 * np.pi) * _SMOOTHING > _THRESHOLD

@@ -7,7 +7,6 @@ __all__ = ["Peaks", "find_peaks"]
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.ndimage
 
 
 @dataclass(frozen=True)
@@ -49,41 +48,54 @@ def find_peaks(score: np.ndarray, valid: np.ndarray, threshold: float, separatio
     peaks : `Peaks`
         Peaks of both signs.
     """
-    reach = int(np.ceil(separation))
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    disk = x**2 + y**2 <= separation**2
-    found_y, found_x = [], []
-    for sign in (1.0, -1.0):
-        signed = np.where(valid, sign * score, -np.inf)
-        above = signed >= threshold
-        if not above.any():
-            continue
-        # The filter need only run where something is above the threshold.
-        rows, columns = np.flatnonzero(above.any(axis=1)), np.flatnonzero(above.any(axis=0))
-        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        maximum = scipy.ndimage.maximum_filter(signed[box], footprint=disk, mode="constant", cval=-np.inf)
-        peak_y, peak_x = np.nonzero(above[box] & (signed[box] == maximum))
-        found_y.append(peak_y + rows[0])
-        found_x.append(peak_x + columns[0])
-    if not found_x:
-        empty = np.zeros(0)
-        return Peaks(empty, empty, empty)
-    peak_x, peak_y = np.concatenate(found_x), np.concatenate(found_y)
-    order = np.argsort(-np.abs(score[peak_y, peak_x]), kind="stable")
-    peak_x, peak_y = peak_x[order], peak_y[order]
+    usable = np.where(valid, score, np.nan)
+    found = [_extrema(usable, sign, threshold, separation) for sign in (1.0, -1.0)]
+    y, x = (np.concatenate(coordinates) for coordinates in zip(*found, strict=True))
+    order = np.argsort(-np.abs(score[y, x]), kind="stable")
+    y, x = y[order], x[order]
     return Peaks(
-        x=peak_x + _vertex(score, peak_y, peak_x, 0, 1),
-        y=peak_y + _vertex(score, peak_y, peak_x, 1, 0),
-        score=score[peak_y, peak_x],
+        x=x + _vertex(usable, y, x, 0, 1),
+        y=y + _vertex(usable, y, x, 1, 0),
+        score=score[y, x],
     )
 
 
+def _extrema(
+    score: np.ndarray, sign: float, threshold: float, separation: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows and columns of the pixels of a sign that no pixel within the separation exceeds.
+
+    Few pixels are above a threshold, so each is compared with its own disk, nearest neighbours first, and drops
+    out at the first that exceeds it: some hundred times faster than a maximum filter.
+    """
+    height, width = score.shape
+    reach = int(np.ceil(separation))
+    steps = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1).T
+    distance2 = (steps**2).sum(axis=1)
+    near = np.flatnonzero((distance2 > 0) & (distance2 <= separation**2))
+    y, x = np.nonzero(sign * score >= threshold)
+    for step_y, step_x in steps[near[np.argsort(distance2[near], kind="stable")]]:
+        other_y, other_x = y + step_y, x + step_x
+        inside = (other_y >= 0) & (other_y < height) & (other_x >= 0) & (other_x < width)
+        value = sign * score[y, x]
+        other = sign * score[np.clip(other_y, 0, height - 1), np.clip(other_x, 0, width - 1)]
+        # Of equal pixels, as on a plateau, the first in reading order is the peak.
+        is_earlier = step_y < 0 or (step_y == 0 and step_x < 0)
+        exceeded = inside & ((other >= value) if is_earlier else (other > value))
+        y, x = y[~exceeded], x[~exceeded]
+    return y, x
+
+
 def _vertex(score: np.ndarray, y: np.ndarray, x: np.ndarray, step_y: int, step_x: int) -> np.ndarray:
-    """Return the offset of the vertex of the parabola through each peak and its two neighbours."""
+    """Return the offset of the vertex of the parabola through each peak and its two neighbours.
+
+    Zero where a neighbour is missing, which is NaN in the score, or off the image.
+    """
     height, width = score.shape
     before = score[np.clip(y - step_y, 0, height - 1), np.clip(x - step_x, 0, width - 1)]
     after = score[np.clip(y + step_y, 0, height - 1), np.clip(x + step_x, 0, width - 1)]
     curvature = before + after - 2.0 * score[y, x]
     with np.errstate(invalid="ignore", divide="ignore"):
         offset = 0.5 * (before - after) / curvature
-    return np.where(np.isfinite(offset), np.clip(offset, -0.5, 0.5), 0.0)
+    inside = (y >= step_y) & (y < height - step_y) & (x >= step_x) & (x < width - step_x)
+    return np.where(inside & np.isfinite(offset), np.clip(offset, -0.5, 0.5), 0.0)

@@ -29,8 +29,9 @@ class LocalNoiseConfig(DiagnosticConfig):
 class LocalNoiseDiagnostic(Diagnostic):
     """Robust sigma of difference / sqrt(variance) outside the source, and the correlation of neighbours.
 
-    For N pixels of white Gaussian noise the sigma scatters by 1.17 / sqrt(2 N) * sqrt(2) about 1 (the median
-    absolute deviation has 37 % efficiency) and each correlation by 1 / sqrt(N) about 0.
+    For N pixels of white Gaussian noise the sigma scatters by 1.17 / sqrt(N) about 1 (the median absolute
+    deviation has an efficiency of 37 %) and each correlation by 1 / sqrt(N) about 0. The stamp's median is taken
+    off first, so that a background that was left does not read as a correlation.
     """
 
     ConfigClass: ClassVar[type[DiagnosticConfig]] = LocalNoiseConfig
@@ -42,7 +43,9 @@ class LocalNoiseDiagnostic(Diagnostic):
         """Sigma ratio and correlations."""
         return {
             "sigmaOverPredicted": DiagnosticColumn(
-                "float32", None, "Robust sigma of difference / sqrt(variance) around the source."
+                "float32",
+                None,
+                "Robust sigma of difference / sqrt(variance) around the source; 1 if predicted.",
             ),
             "correlationX": DiagnosticColumn("float32", None, "Correlation of neighbours in x."),
             "correlationY": DiagnosticColumn("float32", None, "Correlation of neighbours in y."),
@@ -59,7 +62,9 @@ class LocalNoiseDiagnostic(Diagnostic):
         sigma = np.full(len(stamps), np.nan)
         measurable = n_pixels >= 2
         if measurable.any():
+            flat[measurable] -= np.nanmedian(flat[measurable], axis=1, keepdims=True)
             sigma[measurable] = mad_std(flat[measurable], axis=1, ignore_nan=True)
+        pull = flat.reshape(pull.shape)
         with np.errstate(invalid="ignore"):
             clipped = np.where(np.abs(pull) < self.config.clip * sigma[:, None, None], pull, np.nan)
         return {

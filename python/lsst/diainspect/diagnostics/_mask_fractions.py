@@ -9,7 +9,7 @@ from typing import ClassVar
 import lsst.pex.config as pexConfig
 import numpy as np
 
-from ..masks import words_masked_by
+from ..masks import MASK_BITS, words_masked_by
 from ..psf import disk_mask
 from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
@@ -36,6 +36,17 @@ class MaskFractionsConfig(DiagnosticConfig):
     )
     coreRadius = pexConfig.RangeField[float](doc="Radius of the core [pixel].", default=4.0, min=0.0)
 
+    def validate(self) -> None:
+        """Check the names of the planes."""
+        super().validate()
+        unknown = set(self.planes) - MASK_BITS.keys()
+        if unknown:
+            raise pexConfig.FieldValidationError(
+                MaskFractionsConfig.planes,
+                self,
+                f"unknown mask planes {sorted(unknown)}; known are {list(MASK_BITS)}.",
+            )
+
 
 class MaskFractionsDiagnostic(Diagnostic):
     """Fraction of the pixels of the core and of the whole stamp that carry each plane."""
@@ -61,11 +72,12 @@ class MaskFractionsDiagnostic(Diagnostic):
         """Measure; see `Diagnostic.measure`."""
         words = stamps.planes["mask"]
         core = disk_mask(stamps.size, stamps.dx, stamps.dy, self.config.coreRadius)
-        n_core = np.maximum(core.sum(axis=(1, 2)), 1)
+        n_core = core.sum(axis=(1, 2))
         values = {}
         for plane in self.config.planes:
             masked = words_masked_by(words, [plane])
-            values[f"{plane}_core"] = (masked & core).sum(axis=(1, 2)) / n_core
+            with np.errstate(invalid="ignore"):
+                values[f"{plane}_core"] = (masked & core).sum(axis=(1, 2)) / n_core
             values[f"{plane}_stamp"] = masked.mean(axis=(1, 2))
         return values
 

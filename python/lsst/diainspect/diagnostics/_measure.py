@@ -69,12 +69,18 @@ def measure_diagnostics(
             table[f"{name}_flag"][:] = True
             table[f"{name}_flag_missingPlanes"][:] = True
             continue
-        n_failed = 0
+        errors: list[str] = []
         for start in range(0, n, _CHUNK):
             rows = slice(start, min(start + _CHUNK, n))
-            n_failed += _measure_chunk(stamps[rows], plugin, name, table, start, log)
-        if n_failed:
-            log.warning("Diagnostic %s failed on %d of %d sources, which are flagged.", name, n_failed, n)
+            errors += _measure_chunk(stamps[rows], plugin, name, table, start, log)
+        if errors:
+            log.warning(
+                "Diagnostic %s failed on %d of %d sources, which are flagged; the first error is %s",
+                name,
+                len(errors),
+                n,
+                errors[0],
+            )
     return table
 
 
@@ -85,26 +91,42 @@ def _measure_chunk(
     table: Table,
     first_row: int,
     log: Logger | LsstLogAdapter,
-) -> int:
-    """Measure some sources into the table; on an exception one by one. Returns how many failed."""
+) -> list[str]:
+    """Measure some sources into the table; on an exception each half by itself. Returns the errors of those left."""
     rows = slice(first_row, first_row + len(stamps))
     try:
-        values = plugin.measure(stamps)
-        for column in plugin.columns:
-            table[f"{name}_{column}"][rows] = values[column]
+        values = _checked(plugin.measure(stamps), plugin.columns, len(stamps))
     except Exception as err:
-        if len(stamps) > 1:
-            log.debug("Diagnostic %s failed on a chunk, repeating source by source: %s", name, err)
-            return sum(
-                _measure_chunk(stamps[n : n + 1], plugin, name, table, first_row + n, log)
-                for n in range(len(stamps))
-            )
+        half = len(stamps) // 2
+        if half:
+            return [
+                *_measure_chunk(stamps[:half], plugin, name, table, first_row, log),
+                *_measure_chunk(stamps[half:], plugin, name, table, first_row + half, log),
+            ]
         log.debug("Diagnostic %s failed on row %d.", name, first_row, exc_info=True)
         table[f"{name}_flag"][rows] = True
         table[f"{name}_flag_failed"][rows] = True
-        return 1
-    floats = [c for c, definition in plugin.columns.items() if np.dtype(definition.dtype).kind == "f"]
+        return [f"{type(err).__name__}: {err}"]
+    for column, array in values.items():
+        table[f"{name}_{column}"][rows] = array
+    floats = [array for array in values.values() if array.dtype.kind == "f"]
     if floats:
-        measured = np.any([np.isfinite(table[f"{name}_{column}"][rows]) for column in floats], axis=0)
-        table[f"{name}_flag"][rows] = ~measured
-    return 0
+        table[f"{name}_flag"][rows] = ~np.any(np.isfinite(floats), axis=0)
+    return []
+
+
+def _checked(
+    values: Mapping[str, np.ndarray], columns: Mapping[str, DiagnosticColumn], n: int
+) -> dict[str, np.ndarray]:
+    """Return what a diagnostic declared, in the types that it declared."""
+    missing = columns.keys() - values.keys()
+    if missing:
+        raise ValueError(f"The diagnostic did not measure its columns {sorted(missing)}.")
+    checked = {}
+    for name, column in columns.items():
+        array = np.asarray(values[name])
+        if array.shape != (n,):
+            raise ValueError(f"The diagnostic's column {name} has shape {array.shape} for {n} sources.")
+        with np.errstate(over="ignore"):
+            checked[name] = array.astype(column.dtype)
+    return checked

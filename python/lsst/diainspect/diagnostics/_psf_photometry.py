@@ -28,7 +28,9 @@ class PsfPhotometryDiagnostic(Diagnostic):
     """PSF flux f = sum(P d / v) / sum(P^2 / v) in each image, chi-square of the fit to the difference, and the
     flux consistency (science - template - difference) in units of the difference's error.
 
-    On the difference the flux is fitted alone; on science image and template together with a constant.
+    On the difference the flux is fitted alone; on science image and template together with a constant. Of an image
+    whose variance the stamps do not have, all pixels weigh the same and the errors come from the scatter of the
+    residuals.
     """
 
     ConfigClass: ClassVar[type[DiagnosticConfig]] = PsfPhotometryConfig
@@ -83,7 +85,8 @@ class PsfPhotometryDiagnostic(Diagnostic):
         design = np.stack(columns, axis=1).reshape(n, len(columns), -1)
         disk = disk_mask(size, stamps.dx, stamps.dy, self.config.radius)
         weight = np.where(disk, stamps.weight(plane), 0.0)
-        return fit_linear(stamps.planes[plane].reshape(n, -1), design, weight.reshape(n, -1))
+        fit = fit_linear(stamps.planes[plane].reshape(n, -1), design, weight.reshape(n, -1))
+        return fit if f"{plane}Variance" in stamps.planes else fit.with_errors_from_residuals()
 
 
 diagnostic_registry.register("psfPhotometry", PsfPhotometryDiagnostic)

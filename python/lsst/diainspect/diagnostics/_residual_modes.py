@@ -212,10 +212,11 @@ class ResidualModesDiagnostic(Diagnostic):
         )
         distance = np.hypot(x - stamps.dx, y - stamps.dy)
         with np.errstate(invalid="ignore", divide="ignore"):
-            snr = template.flux / _sky_limited_error(stamps, "template", template.flux_error)
+            snr = template.flux / _calibrated_error(stamps, "template", template.flux_error)
+        science_error = _calibrated_error(stamps, "science", science.flux_error)
         found = (snr >= self.config.minStaticSnr) & (distance <= self.config.maxStaticDistance)
         found &= np.isfinite(science.flux) & (science.flux > 0)
-        return x, y, science.flux, science.flux_error, found
+        return x, y, science.flux, science_error, found
 
     def _filtered_modes(
         self, stamps: StampSet, static_x: np.ndarray, static_y: np.ndarray, width: np.ndarray
@@ -242,7 +243,7 @@ class ResidualModesDiagnostic(Diagnostic):
         return centre_crop(filtered[:, :, : 2 * centre + 1, : 2 * centre + 1], stamps.size)
 
 
-def _sky_limited_error(stamps: StampSet, plane: str, error: np.ndarray) -> np.ndarray:
+def _calibrated_error(stamps: StampSet, plane: str, error: np.ndarray) -> np.ndarray:
     """Return flux errors, scaled by the stamps' own scatter when there is no variance plane."""
     if f"{plane}Variance" in stamps.planes:
         return error

@@ -102,7 +102,9 @@ def fit_psf(
         Results; NaN where a fit was not possible.
     """
     n, size = len(pixels), pixels.shape[-1]
-    dx, dy = np.array(dx, dtype=float), np.array(dy, dtype=float)
+    located = np.isfinite(dx) & np.isfinite(dy)
+    dx, dy = np.where(located, dx, 0.0), np.where(located, dy, 0.0)
+    weight = np.where(located[:, None, None], weight, 0.0)
     for _ in range(iterations):
         whole_x, whole_y = np.rint(dx), np.rint(dy)
         model = shift_images(psf, dx - whole_x, dy - whole_y)

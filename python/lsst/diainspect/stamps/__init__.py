@@ -2,7 +2,17 @@
 
 from ._cut import cut_stamps
 from ._gather import gather_stamps, stamp_origin
+from ._sky_derivatives import sky_derivatives
 from ._stamp_model import StampModel
 from ._stamp_set import MODELS, PLANES, StampSet
 
-__all__ = ["MODELS", "PLANES", "StampModel", "StampSet", "cut_stamps", "gather_stamps", "stamp_origin"]
+__all__ = [
+    "MODELS",
+    "PLANES",
+    "StampModel",
+    "StampSet",
+    "cut_stamps",
+    "gather_stamps",
+    "sky_derivatives",
+    "stamp_origin",
+]

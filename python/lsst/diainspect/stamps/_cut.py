@@ -14,6 +14,7 @@ from lsst.images import Box, SkyProjection
 from ..masks import MASK_BITS
 from ..psf import PixelBasis
 from ._gather import gather_stamps, stamp_origin
+from ._sky_derivatives import sky_derivatives
 from ._stamp_model import StampModel
 from ._stamp_set import StampSet
 
@@ -55,7 +56,10 @@ def cut_stamps(
     missing = {"x", "y"} - set(sources.colnames)
     if missing:
         raise ValueError(f"The source table lacks the columns {sorted(missing)}.")
-    x, y = np.asarray(sources["x"], dtype=float), np.asarray(sources["y"], dtype=float)
+    x, y = (
+        np.where(np.isfinite(position), position, np.nan)
+        for position in (np.asarray(sources[name], dtype=float) for name in ("x", "y"))
+    )
     x0, y0 = stamp_origin(x, y, size)
     planes = {}
     for name, (array, box) in images.items():
@@ -65,23 +69,10 @@ def cut_stamps(
     table["x0"] = Column(x0, unit=u.pix, description="x of the stamp's lower-left pixel.")
     table["y0"] = Column(y0, unit=u.pix, description="y of the stamp's lower-left pixel.")
     table["pixelToSky"] = Column(
-        _pixel_to_sky(sky_projection, x, y),
+        sky_derivatives(sky_projection, x, y),
         unit=u.deg / u.pix,
         description="Derivatives of (ra cos(dec), dec) by (x, y).",
     )
     return StampSet(
         table, planes, {name: StampModel.from_pixel_basis(basis, x, y) for name, basis in models.items()}
     )
-
-
-def _pixel_to_sky(sky_projection: SkyProjection, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return derivatives (N, 2, 2): rows (ra cos dec, dec), columns (x, y) [deg / pixel]."""
-    if len(x) == 0:
-        return np.zeros((0, 2, 2))
-    columns = []
-    for step_x, step_y in ((0.5, 0.0), (0.0, 0.5)):
-        after = sky_projection.pixel_to_sky(x=x + step_x, y=y + step_y)
-        before = sky_projection.pixel_to_sky(x=x - step_x, y=y - step_y)
-        east, north = before.spherical_offsets_to(after)
-        columns.append(np.stack([east.deg, north.deg], axis=-1))
-    return np.stack(columns, axis=-1)

@@ -6,6 +6,9 @@ __all__ = ["gather_stamps", "stamp_origin"]
 
 import numpy as np
 
+_FAR = 1e9
+"""Pixel coordinate beyond any image that still leaves room in an int32."""
+
 
 def stamp_origin(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the lower-left pixels of stamps of a size centred on the pixels nearest to positions.
@@ -13,11 +16,14 @@ def stamp_origin(x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, n
     Returns
     -------
     x0, y0 : `numpy.ndarray`, (N,), int32
-        Lower-left pixels; the centre is pixel ``x0 + size // 2``.
+        Lower-left pixels; the centre is pixel ``x0 + size // 2``. Those of a position that is not finite lie off
+        any image.
     """
-    x0 = np.floor(np.asarray(x, dtype=float) + 0.5).astype(np.int32) - size // 2
-    y0 = np.floor(np.asarray(y, dtype=float) + 0.5).astype(np.int32) - size // 2
-    return x0, y0
+    x0, y0 = (
+        np.clip(np.nan_to_num(np.floor(np.asarray(position, dtype=float) + 0.5), nan=_FAR), -_FAR, _FAR)
+        for position in (x, y)
+    )
+    return x0.astype(np.int32) - size // 2, y0.astype(np.int32) - size // 2
 
 
 def gather_stamps(
@@ -48,8 +54,8 @@ def gather_stamps(
     row_outside = (rows < 0) | (rows >= height)
     column_outside = (columns < 0) | (columns >= width)
     stamps = image[np.clip(rows, 0, height - 1)[:, :, None], np.clip(columns, 0, width - 1)[:, None, :]]
-    outside = row_outside.any(axis=1) | column_outside.any(axis=1)
-    for n in np.flatnonzero(outside):
-        stamps[n, row_outside[n], :] = fill
-        stamps[n, :, column_outside[n]] = fill
+    edge = np.flatnonzero(row_outside.any(axis=1) | column_outside.any(axis=1))
+    if len(edge):
+        outside = row_outside[edge][:, :, None] | column_outside[edge][:, None, :]
+        stamps[edge] = np.where(outside, np.asarray(fill, dtype=image.dtype), stamps[edge])
     return stamps

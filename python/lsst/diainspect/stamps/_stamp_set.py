@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MODELS", "PLANES", "StampSet"]
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -12,6 +12,7 @@ import astropy.units as u
 import numpy as np
 from astropy.table import Column, Table
 
+from ..masks import PLANES_BAD_FOR_SUBTRACTION, words_masked_by
 from ._stamp_model import StampModel
 
 PLANES: dict[str, tuple[u.UnitBase | None, str]] = {
@@ -36,7 +37,18 @@ MODELS: dict[str, str] = {
 }
 """Small images at each source that a stamp set may have, as combinations of a shared basis."""
 
+_PLANES_OF_THE_OTHER_IMAGE = {
+    "science": frozenset({"SAT_TEMPLATE"}),
+    "template": frozenset({"SATURATED", "COSMIC_RAY", "UNMASKED_NAN"}),
+}
+"""Planes of a difference's mask that come from the one image and say nothing about the other."""
+
 _TERMS_SUFFIX = "Terms"
+
+
+def _stored_names(planes: Iterable[str], models: Iterable[str]) -> list[str]:
+    """Return the columns in which planes and models are stored."""
+    return [*planes, *models, *(name + _TERMS_SUFFIX for name in models)]
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,15 @@ class StampSet:
     def __post_init__(self) -> None:
         unknown = (set(self.planes) - set(PLANES)) | (set(self.models) - set(MODELS))
         if unknown:
-            raise ValueError(f"Unknown stamp planes or models {sorted(unknown)}.")
+            raise ValueError(
+                f"Unknown stamp planes or models {sorted(unknown)}; known are {[*PLANES, *MODELS]}."
+            )
+        taken = set(self.sources.colnames) & set(_stored_names(self.planes, self.models))
+        if taken:
+            raise ValueError(
+                f"Columns {sorted(taken)} of the source table have the names of stamp planes or models: "
+                f"rename them."
+            )
         shapes = {name: plane.shape for name, plane in self.planes.items()}
         if len(set(shapes.values())) > 1 or any(shape[0] != len(self.sources) for shape in shapes.values()):
             raise ValueError(
@@ -102,13 +122,18 @@ class StampSet:
         )
 
     def weight(self, plane: str) -> np.ndarray:
-        """Return inverse variances (N, size, size) of a plane, zero off the image and where pixels are NaN.
+        """Return inverse variances (N, size, size) of a plane, zero where pixels say nothing about the sky.
 
-        Without a variance plane every good pixel has unit weight.
+        Those are NaN, off the image, or in one of `lsst.diainspect.masks.PLANES_BAD_FOR_SUBTRACTION` if there is
+        a mask: their values on the difference come from what the subtraction filled in. Without a variance plane
+        every good pixel has unit weight.
         """
         pixels = self.planes[plane]
         variance = self.planes.get(f"{plane}Variance")
         good = np.isfinite(pixels)
+        if "mask" in self.planes:
+            names = set(PLANES_BAD_FOR_SUBTRACTION) - _PLANES_OF_THE_OTHER_IMAGE.get(plane, frozenset())
+            good &= ~words_masked_by(self.planes["mask"], names)
         if variance is None:
             return good.astype(float)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -161,6 +186,12 @@ class StampSet:
             Stamps; any subset of the planes may have been read.
         basis : `astropy.table.Table`, optional
             Bases of the models; without it the set has only models of one image a source.
+
+        Raises
+        ------
+        ValueError
+            If the basis lacks a model whose weights the table has, or has another number of terms, or the table has
+            no columns besides planes and models.
         """
         planes = {name: np.asarray(table[name]) for name in PLANES if name in table.colnames}
         models = {}
@@ -172,10 +203,21 @@ class StampSet:
             if basis is None or column not in table.colnames:
                 continue
             rows = basis[np.asarray(basis["model"]).astype(str) == name]
+            n_terms = table[column].shape[-1]
+            if len(rows) != n_terms:
+                raise ValueError(
+                    f"The table has {n_terms} weights of {name} a source, but its basis {len(rows)} images: "
+                    f"they come from different subtractions."
+                )
             rows.sort("term")
             size = int(rows["size"][0])
             cut = (rows["image"].shape[-1] - size) // 2
             images = np.asarray(rows["image"])[:, cut : cut + size, cut : cut + size]
             models[name] = StampModel(np.asarray(table[column], dtype=float), images)
-        drop = set(planes) | set(MODELS) | {name + _TERMS_SUFFIX for name in MODELS}
-        return cls(table[[name for name in table.colnames if name not in drop]], planes, models)
+        drop = set(_stored_names(planes, MODELS))
+        columns = [name for name in table.colnames if name not in drop]
+        if not columns:
+            raise ValueError(
+                "The table has planes but no columns of the sources: read diaSourceId, x, y, x0 and y0 too."
+            )
+        return cls(table[columns], planes, models)

@@ -11,6 +11,8 @@ __all__ = [
     "UnitMismatchError",
 ]
 
+from typing import Any
+
 from lsst.pipe.base import AlgorithmError
 
 
@@ -28,6 +30,9 @@ class SubtractionError(AlgorithmError):
     def __init__(self, message: str, **metadata: int | float | str) -> None:
         super().__init__(message)
         self._metadata = metadata
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), str(self), self._metadata)
 
     @property
     def metadata(self) -> dict[str, int | float | str]:
@@ -53,3 +58,10 @@ class NoPsfError(SubtractionError):
 
 class UnitMismatchError(SubtractionError):
     """The two images do not have units that can be converted to nJy."""
+
+
+def _restore(
+    cls: type[SubtractionError], message: str, metadata: dict[str, int | float | str]
+) -> SubtractionError:
+    """Make an exception again after it was sent from another process."""
+    return cls(message, **metadata)

@@ -75,7 +75,8 @@ class DiagnoseSourcesTask(pipeBase.PipelineTask):
             ``diagnostics``, `astropy.table.Table`.
         """
         field = self.config.diagnostics
-        plugins = {name: field.registry[name](field[name]) for name in field.names}
+        # The configured names are a set: sorted, so that every process makes the same table.
+        plugins = {name: field.registry[name](field[name]) for name in sorted(field.names)}
         stamp_set = StampSet.from_tables(stamps, filters)
         table = measure_diagnostics(stamp_set, plugins, self.log)
         self.log.info("Measured %s of %d sources.", ", ".join(plugins) or "nothing", len(table))

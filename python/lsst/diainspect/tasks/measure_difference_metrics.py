@@ -153,7 +153,8 @@ class MeasureDifferenceMetricsTask(pipeBase.PipelineTask):
             diaSources,
         )
         field = self.config.metrics
-        plugins = {name: field.registry[name](field[name]) for name in field.names}
+        # The configured names are a set: sorted, so that every process makes the same table.
+        plugins = {name: field.registry[name](field[name]) for name in sorted(field.names)}
         table = measure_metrics(data, plugins, self.log)
         n = len(table)
         table.add_column(Column(np.full(n, method, dtype="U32"), description="Method."), 0, "method")

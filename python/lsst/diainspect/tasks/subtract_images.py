@@ -183,7 +183,10 @@ class SubtractImagesTask(pipeBase.PipelineTask):
         outputRefs: pipeBase.OutputQuantizedConnection,
     ) -> None:
         """Read, subtract and write; a foreseeable failure is recorded and leaves other detectors alone."""
-        inputs = butlerQC.get(inputRefs)
+        # lsst-images keeps the last file's contents, from which Piff can read a PSF only once. Another image read in
+        # between makes it open the template's file anew, so the science image comes first.
+        inputs = {"science": butlerQC.get(inputRefs.science)}
+        inputs |= {name: butlerQC.get(refs) for name, refs in inputRefs if name != "science"}
         try:
             outputs = self.run(**_assemble_template(inputs))
         except SubtractionError as err:

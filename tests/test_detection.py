@@ -1,0 +1,392 @@
+"""Detection: injected point sources come back, noise is counted as theory says, columns are those of the DPDD."""
+
+from __future__ import annotations
+
+import pickle
+from importlib import resources
+
+import astropy.units as u
+import astropy.wcs
+import numpy as np
+import pytest
+import scipy.ndimage
+import yaml
+from lsst.images import Box, GeneralFrame, SkyProjection
+
+from lsst.diainspect.detection import (
+    DIA_SOURCE_COLUMNS,
+    PIXEL_FLAGS,
+    DetectionSettings,
+    TooManyDetectionsError,
+    detect_dia_sources,
+    empty_dia_sources,
+    find_peaks,
+    measure_pixel_flags,
+)
+from lsst.diainspect.masks import MASK_BITS
+from lsst.diainspect.psf import PixelBasisPsf
+
+X_FIRST, Y_FIRST = 300, 4000
+PSF_SIGMA = 2.0
+SKY_VARIANCE = 400.0
+POSITION_ANGLE = 0.5
+PIXEL_SCALES = (0.2, 0.3)
+"""Arcseconds in x and y: a mix-up of axes or a missing rotation shows in the errors on the sky."""
+
+
+def gaussian(size: int, dx: float = 0.0, dy: float = 0.0) -> np.ndarray:
+    y, x = np.mgrid[:size, :size] - size // 2
+    image = np.exp(-0.5 * ((x - dx) ** 2 + (y - dy) ** 2) / PSF_SIGMA**2)
+    return image / (2.0 * np.pi * PSF_SIGMA**2)
+
+
+def projection() -> SkyProjection:
+    wcs = astropy.wcs.WCS(naxis=2)
+    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
+    wcs.wcs.crval = [150.0, 60.0]
+    wcs.wcs.crpix = [X_FIRST + 257.0, Y_FIRST + 257.0]
+    cos, sin = np.cos(POSITION_ANGLE), np.sin(POSITION_ANGLE)
+    wcs.wcs.cd = np.array([[-cos, sin], [sin, cos]]) @ np.diag(PIXEL_SCALES) / 3600.0
+    return SkyProjection.from_fits_wcs(wcs, GeneralFrame(unit=u.pix))
+
+
+class Field:
+    """A difference of white noise with point sources, its score by the matched filter, and a blank mask."""
+
+    def __init__(
+        self, x: object, y: object, snr: object, *, shape=(512, 512), seed=1, noise=1.0, variance=None
+    ):
+        self.shape = shape
+        self.x, self.y, self.snr = (np.asarray(value, dtype=float) for value in (x, y, snr))
+        self.psf = PixelBasisPsf.from_image(
+            gaussian(31), Box.factory[Y_FIRST : Y_FIRST + shape[0], X_FIRST : X_FIRST + shape[1]]
+        )
+        rng = np.random.default_rng(seed)
+        self.variance = np.full(shape, SKY_VARIANCE) if variance is None else variance
+        self.flux_error = np.sqrt(SKY_VARIANCE * 4.0 * np.pi) * PSF_SIGMA
+        self.flux = self.snr * self.flux_error
+        padded = np.zeros((shape[0] + 62, shape[1] + 62))
+        for xi, yi, flux in zip(self.x, self.y, self.flux, strict=True):
+            column, row = round(xi) - X_FIRST, round(yi) - Y_FIRST
+            padded[row + 16 : row + 47, column + 16 : column + 47] += flux * gaussian(
+                31, xi - round(xi), yi - round(yi)
+            )
+        self.difference = padded[31:-31, 31:-31] + noise * rng.normal(size=shape) * np.sqrt(self.variance)
+        matched = scipy.ndimage.gaussian_filter(self.difference, PSF_SIGMA, mode="constant")
+        self.score = matched * np.sqrt(4.0 * np.pi) * PSF_SIGMA / np.sqrt(SKY_VARIANCE)
+        self.words = np.zeros(shape, dtype=np.uint32)
+
+    def detect(self, **settings: object):
+        return detect_dia_sources(
+            self.score.astype(np.float32),
+            self.difference.astype(np.float32),
+            self.variance.astype(np.float32),
+            self.words,
+            self.psf,
+            projection(),
+            DetectionSettings(**settings),
+        )
+
+    def mask(self, plane: str, rows: slice, columns: slice) -> None:
+        self.words[rows, columns] |= np.uint32(1 << MASK_BITS[plane])
+
+
+def grid_field(snr: float, seed: int = 1) -> Field:
+    """144 sources of both signs on a jittered grid, 40 pixels apart."""
+    rng = np.random.default_rng(seed + 1000)
+    x, y = np.meshgrid(np.arange(12) * 40.0 + 36.0, np.arange(12) * 40.0 + 36.0)
+    x, y = (v.ravel() + rng.uniform(-5.0, 5.0, v.size) for v in (x, y))
+    return Field(x + X_FIRST, y + Y_FIRST, snr * np.where(np.arange(144) % 3, 1.0, -1.0), seed=seed)
+
+
+def match(field: Field, sources) -> np.ndarray:
+    """Return the row of each injected source, which must be the only one within 2 pixels."""
+    distance = np.hypot(field.x[:, None] - sources["x"], field.y[:, None] - sources["y"])
+    np.testing.assert_array_equal((distance < 2.0).sum(axis=1), 1)
+    return distance.argmin(axis=1)
+
+
+@pytest.fixture(scope="module", params=[20.0, 200.0])
+def recovered(request):
+    field = grid_field(request.param)
+    sources = field.detect()
+    return field, sources, sources[match(field, sources)]
+
+
+def test_injected_sources_of_both_signs_are_found_and_nothing_else(recovered):
+    field, sources, matched = recovered
+    # False detections: 512^2 pixels at 5 sigma give 0.0005.
+    assert len(sources) == 144
+    np.testing.assert_array_equal(matched["isNegative"], field.snr < 0)
+    assert (np.diff(sources["snr"]) <= 0).all()
+    assert not matched["centroid_flag"].any()
+    assert not matched["psfFlux_flag"].any()
+
+
+def test_scores_of_sources_are_their_signal_to_noise(recovered):
+    field, _, matched = recovered
+    # A peak pixel is up to half a pixel off in each axis, where the matched filter has lost up to 3 %.
+    assert matched["snr"].mean() == pytest.approx(
+        np.abs(field.snr).mean(), abs=4.0 / 12 + 0.02 * abs(field.snr[1])
+    )
+
+
+def test_flux_is_unbiased_and_its_pulls_have_unit_width(recovered):
+    field, _, matched = recovered
+    np.testing.assert_allclose(matched["psfFluxErr"], field.flux_error, rtol=1e-3)
+    sign = np.sign(field.flux)
+    # The likelihood's maximum over two coordinates lies above the truth by sigma^2 / flux on average.
+    expected = np.abs(field.flux) + field.flux_error**2 / np.abs(field.flux)
+    pull = (sign * matched["psfFlux"] - expected) / matched["psfFluxErr"]
+    assert abs(pull.mean()) < 4.0 / np.sqrt(144)
+    assert abs(pull.std() - 1.0) < 4.0 / np.sqrt(2 * 144)
+
+
+def test_chi_square_of_point_sources_is_that_of_noise(recovered):
+    _, _, matched = recovered
+    n = matched["psfNdata"][0]
+    assert (matched["psfNdata"] == n).all()
+    assert matched["psfChi2"].mean() == pytest.approx(n - 3, abs=4.0 * np.sqrt(2.0 * n / 144))
+
+
+def test_position_pulls_have_unit_width(recovered):
+    field, _, matched = recovered
+    for name in ("x", "y"):
+        pull = (matched[name] - getattr(field, name)) / matched[f"{name}Err"]
+        assert abs(pull.mean()) < 4.0 / np.sqrt(144)
+        assert abs(pull.std() - 1.0) < 4.0 / np.sqrt(2 * 144)
+    # The error of a centroid is at least sigma sqrt(2) / (S/N) for a Gaussian in white noise.
+    least = PSF_SIGMA * np.sqrt(2.0) / abs(field.snr[1])
+    assert least < matched["xErr"].mean() < 1.3 * least
+
+
+def test_sky_position_and_its_pulls_agree_with_the_projection(recovered):
+    field, _, matched = recovered
+    truth = projection().pixel_to_sky(x=field.x, y=field.y)
+    found = projection().pixel_to_sky(x=np.asarray(matched["x"]), y=np.asarray(matched["y"]))
+    np.testing.assert_allclose(matched["ra"], found.ra.deg, rtol=1e-14)
+    np.testing.assert_allclose(matched["dec"], found.dec.deg, rtol=1e-14)
+    east = (matched["ra"] - truth.ra.deg) * np.cos(truth.dec.rad) / matched["raErr"]
+    north = (matched["dec"] - truth.dec.deg) / matched["decErr"]
+    for pull in (east, north):
+        assert abs(pull.mean()) < 4.0 / np.sqrt(144)
+        assert abs(pull.std() - 1.0) < 4.0 / np.sqrt(2 * 144)
+    cos, sin = np.cos(POSITION_ANGLE), np.sin(POSITION_ANGLE)
+    x_error, y_error = (matched[f"{v}Err"] * s / 3600 for v, s in zip("xy", PIXEL_SCALES, strict=True))
+    # Errors of x and y of a round PSF are uncorrelated up to the noise's cut of the core at whole pixels.
+    np.testing.assert_allclose(matched["raErr"], np.hypot(cos * x_error, sin * y_error), rtol=0.02)
+    np.testing.assert_allclose(matched["decErr"], np.hypot(sin * x_error, cos * y_error), rtol=0.02)
+
+
+def test_many_chunks_of_sources_are_measured_like_one(monkeypatch):
+    field = grid_field(20.0)
+    whole = field.detect()
+    monkeypatch.setattr("lsst.diainspect.detection._detect._CHUNK", 10)
+    chunked = field.detect()
+    for name in whole.colnames:
+        np.testing.assert_array_equal(chunked[name], whole[name])
+
+
+def test_columns_have_the_declared_types_and_units():
+    for sources in (grid_field(20.0).detect(), Field([], [], []).detect(), empty_dia_sources(3)):
+        assert sources.colnames == list(DIA_SOURCE_COLUMNS)
+        for name, column in DIA_SOURCE_COLUMNS.items():
+            assert sources[name].dtype == np.dtype(column.dtype), name
+            assert sources[name].unit == column.unit, name
+            assert sources[name].description == column.doc
+            assert column.doc
+
+
+def test_columns_are_those_of_the_dpdd():
+    schemas = pytest.importorskip("lsst.sdm.schemas")
+    text = resources.files(schemas).joinpath("apdb.yaml").read_text()
+    (table,) = [table for table in yaml.safe_load(text)["tables"] if table["name"] == "DiaSource"]
+    dpdd = {column["name"]: column for column in table["columns"]}
+    types = {
+        "long": "int64",
+        "int": "int32",
+        "short": "int16",
+        "double": "float64",
+        "float": "float32",
+        "boolean": "bool",
+    }
+    for name, column in DIA_SOURCE_COLUMNS.items():
+        assert name in dpdd, name
+        # Pixel coordinates are float64 on purpose: float32 is good to 0.0002 pixel at column 4000 only.
+        if name in ("x", "y"):
+            assert column.dtype == "float64"
+        elif dpdd[name]["datatype"] in ("char", "string"):
+            assert np.dtype(column.dtype).kind == "U"
+        else:
+            assert column.dtype == types[dpdd[name]["datatype"]], name
+        unit = dpdd[name].get("fits:tunit")
+        assert (column.unit or u.dimensionless_unscaled) == u.Unit(unit or ""), name
+
+
+def test_peaks_of_smooth_noise_are_as_many_as_theory_says():
+    width, threshold, n = 2.0, 3.5, 2048
+    rng = np.random.default_rng(7)
+    noise = rng.normal(size=(n, n)).astype(np.float32)
+    score = scipy.ndimage.gaussian_filter(noise, width, mode="wrap") * np.sqrt(4.0 * np.pi) * width
+    peaks = find_peaks(score, np.ones((n, n), dtype=bool), threshold, 1.5)
+    # Density of maxima above nu of a smoothed Gaussian field, whose gradient has variance 1 / (2 s^2) an axis.
+    expected = n**2 * threshold * np.exp(-0.5 * threshold**2) / (2.0**2.5 * np.pi**1.5 * width**2)
+    for found in (peaks.score > 0, peaks.score < 0):
+        assert found.sum() == pytest.approx(expected, abs=4.0 * np.sqrt(expected))
+
+
+def test_peaks_agree_with_a_maximum_filter():
+    rng = np.random.default_rng(8)
+    score = scipy.ndimage.gaussian_filter(rng.normal(size=(200, 300)), 1.0)
+    score /= score.std()
+    valid = rng.random(score.shape) > 0.02
+    separation = 3.3
+    y, x = np.mgrid[-4:5, -4:5]
+    disk = x**2 + y**2 <= separation**2
+    expected = set()
+    for sign in (1, -1):
+        signed = np.where(valid, sign * score, -np.inf)
+        highest = scipy.ndimage.maximum_filter(signed, footprint=disk, mode="constant", cval=-np.inf)
+        expected |= {
+            (sign, yi, xi) for yi, xi in zip(*np.nonzero((signed >= 2.0) & (signed == highest)), strict=True)
+        }
+    peaks = find_peaks(score, valid, 2.0, separation)
+    found = {
+        (np.sign(s), round(yi), round(xi)) for s, yi, xi in zip(peaks.score, peaks.y, peaks.x, strict=True)
+    }
+    assert found == expected
+    assert (np.diff(np.abs(peaks.score)) <= 0).all()
+
+
+def test_vertex_of_a_paraboloid_is_found_exactly():
+    y, x = np.mgrid[:21, :31]
+    score = np.maximum(100.0 - 2.0 * (x - 15.3) ** 2 - 1.0 * (y - 9.6) ** 2, 0.0)
+    peaks = find_peaks(score, np.ones(score.shape, dtype=bool), 90.0, 1.5)
+    assert (peaks.x[0], peaks.y[0]) == pytest.approx((15.3, 9.6), abs=1e-12)
+
+
+def test_a_plateau_is_one_peak():
+    score = np.zeros((30, 30))
+    score[10:12, 10:12] = 7.0
+    score[20, 5:8] = -7.0
+    peaks = find_peaks(score, np.ones(score.shape, dtype=bool), 5.0, 3.0)
+    assert len(peaks.x) == 2
+
+
+def test_peaks_beside_masked_pixels_do_not_use_their_values():
+    score = np.zeros((9, 9))
+    score[4, 4], score[4, 5], score[4, 3] = 6.0, np.nan, 5.0
+    score[3, 4] = 1e6
+    valid = np.isfinite(score)
+    valid[3, 4] = False
+    peaks = find_peaks(score, valid, 5.5, 2.0)
+    assert (peaks.x[0], peaks.y[0]) == (4.0, 4.0)
+
+
+def test_peaks_closer_than_the_separation_are_one_source():
+    for distance, n in ((3.0, 1), (12.0, 2)):
+        field = Field(
+            [X_FIRST + 100.0, X_FIRST + 100.0 + distance], [Y_FIRST + 100.0] * 2, [50.0, 40.0], noise=0.0
+        )
+        assert len(field.detect()) == n
+
+
+@pytest.mark.parametrize("plane", DetectionSettings().exclude_planes)
+def test_nothing_is_detected_in_excluded_pixels(plane):
+    field = Field(
+        [X_FIRST + 100.3, X_FIRST + 200.0], [Y_FIRST + 100.0, Y_FIRST + 200.0], [50.0, 50.0], noise=0.0
+    )
+    field.mask(plane, slice(90, 111), slice(90, 111))
+    sources = field.detect()
+    assert len(sources) == 1
+    assert sources["x"][0] == pytest.approx(X_FIRST + 200.0, abs=1e-3)
+    assert len(field.detect(exclude_planes=())) == 2
+
+
+def test_flux_does_not_depend_on_values_of_bad_pixels():
+    field = Field([X_FIRST + 100.3], [Y_FIRST + 100.0], [50.0], noise=0.0)
+    field.mask("COSMIC_RAY", slice(97, 99), slice(98, 105))
+    field.difference[97:99, 98:105] = 1e7
+    field.variance[103, 100] = 0.0
+    field.difference[104, 100] = np.nan
+    (source,) = field.detect()
+    assert source["psfFlux"] == pytest.approx(field.flux[0], rel=1e-3)
+    assert source["x"] == pytest.approx(field.x[0], abs=1e-3)
+    assert source["psfFluxErr"] > 1.05 * field.flux_error
+    assert source["pixelFlags_cr"]
+    assert not source["pixelFlags_crCenter"]
+
+
+def test_source_with_no_good_pixels_is_flagged():
+    field = Field([X_FIRST + 100.0], [Y_FIRST + 100.0], [50.0], noise=0.0)
+    field.difference[:] = np.nan
+    (source,) = field.detect()
+    assert source["centroid_flag"]
+    assert source["psfFlux_flag"]
+    assert source["psfFlux_flag_noGoodPixels"]
+    assert np.isnan(source["psfFlux"])
+    assert np.isnan(source["xErr"])
+    assert np.isnan(source["raErr"])
+    assert (source["x"], source["y"]) == pytest.approx((field.x[0], field.y[0]), abs=0.01)
+
+
+def test_source_at_the_edge_is_measured_and_flagged():
+    field = Field(
+        [X_FIRST + 1.0, X_FIRST + 510.0, X_FIRST + 256.0],
+        [Y_FIRST + 256.0, Y_FIRST + 510.0, Y_FIRST + 256.0],
+        [60.0] * 3,
+    )
+    sources = field.detect()
+    matched = sources[match(field, sources)]
+    np.testing.assert_array_equal(matched["psfFlux_flag_edge"], [True, True, False])
+    np.testing.assert_array_equal(matched["pixelFlags_edge"], [True, True, False])
+    assert (np.abs(matched["psfFlux"] - field.flux) < 5.0 * matched["psfFluxErr"]).all()
+
+
+def test_centroid_that_runs_away_is_flagged_and_the_peak_kept():
+    field = Field([X_FIRST + 100.0], [Y_FIRST + 100.0], [50.0], noise=0.0)
+    # The score has a peak where the difference has only the flank of another source.
+    field.score[:] = 0.0
+    field.score[100, 104] = 8.0
+    (source,) = field.detect()
+    assert source["centroid_flag"]
+    assert (source["x"], source["y"]) == (X_FIRST + 104.0, Y_FIRST + 100.0)
+    assert np.isnan(source["xErr"])
+    assert np.isfinite(source["psfFlux"])
+
+
+def test_pixel_flags_are_raised_by_their_planes_within_their_radius():
+    size, radius = 21, 4.0
+    for name, flag in PIXEL_FLAGS.items():
+        for plane in flag.planes:
+            words = np.zeros((3, size, size), dtype=np.uint32)
+            bit = np.uint32(1 << MASK_BITS[plane])
+            words[0, 11, 11] = bit
+            words[1, 10, 14] = bit
+            words[2, 13, 13] = bit
+            flags = measure_pixel_flags(words, radius)
+            np.testing.assert_array_equal(flags[name], [True, not flag.center, False], err_msg=name)
+    assert not any(
+        values.any() for values in measure_pixel_flags(np.zeros((2, 9, 9), np.uint32), 3.0).values()
+    )
+
+
+def test_too_many_detections_fail_with_the_numbers():
+    field = grid_field(20.0)
+    with pytest.raises(TooManyDetectionsError, match=r"144 peaks .* at most 26 .* maxPerMegapixel") as raised:
+        field.detect(max_per_megapixel=100.0)
+    assert raised.value.metadata == {"nPeaks": 144, "nAllowed": 26}
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert again.metadata == raised.value.metadata
+    assert str(again) == str(raised.value)
+
+
+def test_blank_and_fully_masked_images_have_no_sources():
+    field = Field([], [], [], noise=0.0)
+    assert len(field.detect()) == 0
+    field = grid_field(20.0)
+    field.mask("NO_DATA", slice(None), slice(None))
+    assert len(field.detect()) == 0
+    field = grid_field(20.0)
+    field.score[:] = np.nan
+    assert len(field.detect()) == 0
