@@ -142,6 +142,7 @@ def _dataset_counts(repo: Path) -> list[tuple[str, str, int]]:
 def _next_commands(repo: Path) -> list[tuple[str, str]]:
     data_id = "instrument='DiaSim', visit=1, detector=0"
     read = (
+        "import logging; logging.disable(logging.WARNING); "
         "from lsst.daf.butler import Butler; "
         f"butler = Butler('{repo}', collections='{_COLLECTION}'); "
         f"t = butler.get('subtraction_comparison', {data_id}); "

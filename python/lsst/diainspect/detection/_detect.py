@@ -22,6 +22,10 @@ from ._pixel_flags import measure_pixel_flags
 _MAX_CENTROID_STEP = 1.0
 """A fitted centroid farther than this from the peak [pixel] is not that peak's."""
 
+_LEAST_WIDTH = 2.5
+"""Least width taken for the PSF [pixel]: a difference whitened of correlated noise has a PSF of a pixel or so, but
+peaks that close are still one source."""
+
 _GROUPING_IN_FWHM = 0.75
 """Peaks of one sign closer than this many FWHM of the difference's PSF are one source."""
 
@@ -134,7 +138,7 @@ def detect_dia_sources(
     inverse variance.
     """
     x_first, y_first = psf.bounds.x.start, psf.bounds.y.start
-    width = float(fwhm(psf.centre()))
+    width = max(float(fwhm(psf.centre())), _LEAST_WIDTH)
     valid = ~words_masked_by(words, settings.exclude_planes) & np.isfinite(score)
     peaks = find_peaks(score, valid, settings.threshold, max(1.5, _GROUPING_IN_FWHM * width))
     allowed = max(10, int(settings.max_per_megapixel * score.size * 1e-6))

@@ -12,8 +12,8 @@ import numpy as np
 from astropy.table import Table
 
 from ..psf import PixelBasis, PolynomialField, fwhm, noise_equivalent_area, shift_images
-from ._assemble import LocalFilters, assemble_result, contaminated
-from ._cell_filters import CellFilters, apply_cell_filters
+from ._assemble import LocalFilters, assemble_result, contaminated, filter_to_white
+from ._cell_filters import CellFilters
 from ._cells import CellGrid
 from ._decorrelation import decorrelation_transfer
 from ._image_pair import ImagePair
@@ -186,13 +186,14 @@ class AlSubtractor(Subtractor):
             phi, local = decorrelate(x + x_first, y + y_first, grid.window_size)
             return CellFilters((phi,), local.science, local.template, local.psf)
 
-        filtered = apply_cell_filters(
+        filtered, spectrum = filter_to_white(
+            pair,
             grid,
             (matched_difference,),
             pair.template,
-            (pair.science_variance, pair.template_variance),
             cell_filters,
             jitter,
+            whiten=config.whiten,
         )
         return assemble_result(
             pair,
@@ -202,6 +203,7 @@ class AlSubtractor(Subtractor):
             kernel=kernel,
             kernel_convolves=direction,
             sources=sources,
+            spectrum=spectrum,
             flux_ratio_error=flux_ratio_error,
             source_columns={"residualBefore": fit.chi2_before, "residualAfter": fit.chi2_after},
             template_matched=template_matched,

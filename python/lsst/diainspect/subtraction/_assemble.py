@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["LocalFilters", "assemble_result", "contaminated"]
+__all__ = ["LocalFilters", "assemble_result", "contaminated", "filter_to_white"]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import astropy.units as u
@@ -15,19 +15,25 @@ import scipy.signal
 import sep
 
 from ..psf import PixelBasis, PixelBasisPsf, PolynomialField, PsfFit, fwhm
-from ._cell_filters import FilteredImages
+from ..sky import source_pixels
+from ._cell_filters import CellFilters, FilteredImages, apply_cell_filters
+from ._cells import CellGrid
 from ._image_pair import ImagePair
 from ._kernel_sources import KernelSources
 from ._registration import excess_scatter
 from ._star_fit import fit_stars
 from ._subtraction import SubtractionResult
 from ._transfer import filter_radius, image_from_transfer
+from ._whitening import NoiseSpectrum, measure_noise_spectrum
 
 _FILTER_ORDER = 3
 """Spatial order with which the filters and the difference's PSF are stored."""
 
 _MIN_STARS = 5
 """Fewest stars whose residuals tell a scatter."""
+
+_SKY_DISTANCE = 8
+"""Distance from pixels of sources [pixel] at which the sky's noise is measured."""
 
 _BRIGHT_FILL_SIGMA = 100.0
 """Filled pixels with an error of this many sigma are the cores of saturated stars."""
@@ -40,6 +46,49 @@ _TOLERATED_SIGMA = 0.3
 
 _SOURCE_THRESHOLD = 3.0
 """Pixels this many sigma from zero, and their neighbours, are kept out of the difference's background."""
+
+
+def filter_to_white(
+    pair: ImagePair,
+    grid: CellGrid,
+    images: Sequence[np.ndarray],
+    template: np.ndarray,
+    filters_at: Callable[[float, float], CellFilters],
+    astrometric_rms: float,
+    *,
+    whiten: bool,
+) -> tuple[FilteredImages, NoiseSpectrum | None]:
+    """Filter in cells; once more where the sky of the result is not the white noise that was predicted.
+
+    Parameters
+    ----------
+    pair : `ImagePair`
+        The inputs.
+    grid, images, template, filters_at, astrometric_rms
+        As for `apply_cell_filters`.
+    whiten : `bool`
+        Whether to look for noise that was not predicted.
+
+    Returns
+    -------
+    filtered : `FilteredImages`
+        Result.
+    spectrum : `NoiseSpectrum` or `None`
+        What was measured; None when not looked for.
+    """
+    variances = (pair.science_variance, pair.template_variance)
+    filtered = apply_cell_filters(grid, images, template, variances, filters_at, astrometric_rms)
+    if not whiten:
+        return filtered, None
+    sources = source_pixels(pair.science, pair.science_variance, pair.science_bad)
+    sources |= source_pixels(pair.template, pair.template_variance, pair.template_bad)
+    sky = ~_grow(sources | pair.bad, _SKY_DISTANCE)
+    spectrum = measure_noise_spectrum(filtered.difference, filtered.variance, sky)
+    if not spectrum.is_white:
+        filtered = apply_cell_filters(
+            grid, images, template, variances, filters_at, astrometric_rms, spectrum
+        )
+    return filtered, spectrum
 
 
 @dataclass(frozen=True)
@@ -59,6 +108,7 @@ def assemble_result(
     *,
     sources: KernelSources,
     flux_ratio_error: float,
+    spectrum: NoiseSpectrum | None,
     source_columns: Mapping[str, np.ndarray] | None = None,
     kernel: PixelBasis | None = None,
     kernel_convolves: str | None = None,
@@ -81,6 +131,8 @@ def assemble_result(
         Sources the images were matched on.
     flux_ratio_error : `float`
         Relative error of the flux ratio with which the template was subtracted.
+    spectrum : `NoiseSpectrum` or `None`
+        Noise of the difference by which it was whitened.
     source_columns : mapping [`str`, `numpy.ndarray`], optional
         Further columns of their table.
     kernel, kernel_convolves, template_matched, metadata
@@ -88,7 +140,7 @@ def assemble_result(
     """
     size = max(pair.science_psf.size, pair.template_psf.size)
     window = scipy.fft.next_fast_len(2 * size + 2 * (kernel.size if kernel is not None else 8), real=True)
-    science_filter, template_filter, psf = _sample_filters(pair, filters_at, size, window)
+    science_filter, template_filter, psf, scale = _sample_filters(pair, filters_at, size, window, spectrum)
 
     difference, matched = filtered.difference, filtered.matched
     if background_cell_size > 0:
@@ -96,7 +148,10 @@ def assemble_result(
         difference = difference - background
         # P_D has unit sum and the background is smooth, so the matched filter passes it as it is.
         matched = matched - background
-    residual, scatter = _residual_fluxes(pair, sources, difference, filtered.variance, psf)
+    # Filters are 1 at zero frequency, but a PSF is stored with unit sum over its stamp. Where its wings extend
+    # farther the two differ, and PSF fluxes follow the stamp.
+    difference, variance = difference / np.float32(scale), filtered.variance / np.float32(scale**2)
+    residual, scatter = _residual_fluxes(pair, sources, difference, variance, psf)
     # What is left of a static source of flux F scatters by scatter * F: next to bright stars that, and not photon
     # noise, is the error of the score.
     relative_error = max(scatter, flux_ratio_error)
@@ -108,7 +163,7 @@ def assemble_result(
         table[name] = values
     reach = max(filter_radius(science_filter.centre()), filter_radius(template_filter.centre()))
     spread = contaminated(
-        filtered.variance,
+        variance,
         (pair.science_variance, pair.science_bad, pair.science_fill_error, science_filter.centre()),
         (pair.template_variance, pair.template_bad, pair.template_fill_error, template_filter.centre()),
     )
@@ -119,7 +174,7 @@ def assemble_result(
     edge[border:-border, border:-border] = False
     return SubtractionResult(
         difference=difference,
-        variance=filtered.variance,
+        variance=variance,
         score=matched / np.sqrt(matched_variance),
         bad=pair.bad,
         spread=spread,
@@ -131,7 +186,7 @@ def assemble_result(
         kernel_convolves=kernel_convolves,
         kernel_sources=table,
         template_matched=template_matched,
-        metadata={**metadata, "filterReach": reach, "residualFluxScatter": scatter},
+        metadata={**metadata, "filterReach": reach, "residualFluxScatter": scatter, **_describe(spectrum)},
     )
 
 
@@ -155,7 +210,8 @@ def _residual_fluxes(
     psf: PixelBasisPsf,
 ) -> tuple[PsfFit, float]:
     """Measure what is left of the matched stars: forced PSF fits, and their scatter relative to the stars' flux."""
-    radius = 1.5 * float(fwhm(psf.centre()))
+    # A whitened PSF can be a pixel wide; what is left of a star is as wide as the star.
+    radius = 1.5 * float(max(fwhm(pair.science_psf.centre()), fwhm(pair.template_psf.centre())))
     _, _, fit = fit_stars(difference, variance, pair.bad, psf, sources.x, sources.y, radius, iterations=1)
     stars = sources.used & sources.is_star & np.isfinite(fit.flux)
     if stars.sum() < _MIN_STARS:
@@ -195,20 +251,38 @@ def contaminated(
 
 
 def _sample_filters(
-    pair: ImagePair, filters_at: Callable[[float, float, int], LocalFilters], size: int, window: int
-) -> tuple[PixelBasis, PixelBasis, PixelBasisPsf]:
+    pair: ImagePair,
+    filters_at: Callable[[float, float, int], LocalFilters],
+    size: int,
+    window: int,
+    spectrum: NoiseSpectrum | None,
+) -> tuple[PixelBasis, PixelBasis, PixelBasisPsf, float]:
+    """Return the filters, the PSF, and the sum over its stamp by which the first two were divided."""
     x, y = PolynomialField(pair.bounds, _FILTER_ORDER).sample_grid(_FILTER_ORDER + 2)
     images: tuple[list[np.ndarray], ...] = ([], [], [])
+    whitening = 1.0 if spectrum is None or spectrum.is_white else spectrum.whitening(window)
     for xi, yi in zip(x, y, strict=True):
         local = filters_at(float(xi), float(yi), window)
         for stack, transfer in zip(images, (local.science, local.template, local.psf), strict=True):
-            stack.append(image_from_transfer(transfer, window, size))
+            stack.append(image_from_transfer(whitening * transfer, window, size))
     science, template, psf = (np.stack(stack) for stack in images)
+    scale = float(np.median(psf.sum(axis=(1, 2))))
     return (
-        PixelBasis.from_images(science, x, y, pair.bounds, order=_FILTER_ORDER),
-        PixelBasis.from_images(template, x, y, pair.bounds, order=_FILTER_ORDER),
+        PixelBasis.from_images(science / scale, x, y, pair.bounds, order=_FILTER_ORDER),
+        PixelBasis.from_images(template / scale, x, y, pair.bounds, order=_FILTER_ORDER),
         PixelBasisPsf.from_images(psf, x, y, pair.bounds, order=_FILTER_ORDER),
+        scale,
     )
+
+
+def _describe(spectrum: NoiseSpectrum | None) -> dict[str, int | float | str]:
+    if spectrum is None:
+        return {}
+    return {
+        "noiseOverPredicted": float(np.sqrt(spectrum.covariance.max())),
+        "noiseCorrelation": spectrum.correlation,
+        "whitened": int(not spectrum.is_white),
+    }
 
 
 def _background(difference: np.ndarray, variance: np.ndarray, bad: np.ndarray, cell_size: int) -> np.ndarray:

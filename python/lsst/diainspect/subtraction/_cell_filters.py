@@ -20,6 +20,7 @@ import numpy as np
 import scipy.fft
 
 from ._cells import Cell, CellGrid
+from ._whitening import NoiseSpectrum
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def apply_cell_filters(
     variances: tuple[np.ndarray, np.ndarray],
     filters_at: Callable[[float, float], CellFilters],
     astrometric_rms: float,
+    spectrum: NoiseSpectrum | None = None,
 ) -> FilteredImages:
     """Filter in cells.
 
@@ -87,6 +89,8 @@ def apply_cell_filters(
         Makes the filters at a position in array coordinates [pixel].
     astrometric_rms : `float`
         Scatter of single sources' positions between the images, per coordinate [pixel].
+    spectrum : `NoiseSpectrum`, optional
+        Noise that remains after the filters in units of the predicted variance; white when omitted.
 
     Returns
     -------
@@ -98,6 +102,11 @@ def apply_cell_filters(
     padded_template = grid.pad(template)
     padded_variances = [grid.pad(variance) for variance in variances]
     outputs = tuple(np.zeros(shape, dtype=np.float32) for _ in range(5))
+
+    whitening: np.ndarray | float = 1.0
+    variance_factor = 1.0
+    if spectrum is not None:
+        whitening, variance_factor = spectrum.whitening(window), spectrum.variance_factor
 
     def to_image(transfer: np.ndarray) -> np.ndarray:
         return scipy.fft.irfft2(transfer, s=(window, window))
@@ -113,21 +122,23 @@ def apply_cell_filters(
     for cell in grid:
         vertices = [filters_at(x, y) for x, y in cell.vertices]
         filters = vertices[0]
-        matching = np.conj(filters.psf)
+        # The difference is whitened once more; its PSF and so the matched filter are what that makes of P_D.
+        matching = np.conj(whitening * filters.psf)
         transforms = [scipy.fft.rfft2(image[cell.window]) for image in padded]
         differences = [
-            sum(part * transfer for part, transfer in zip(transforms, vertex.of_images, strict=True))
+            whitening
+            * sum(part * transfer for part, transfer in zip(transforms, vertex.of_images, strict=True))
             for vertex in vertices
         ]
         matched_differences = [
-            np.conj(vertex.psf) * part for vertex, part in zip(vertices, differences, strict=True)
+            np.conj(whitening * vertex.psf) * part for vertex, part in zip(vertices, differences, strict=True)
         ]
         variance_transforms = [scipy.fft.rfft2(plane[cell.window]) for plane in padded_variances]
         noise = sum(
             squared(transfer) * plane
             for transfer, plane in zip((filters.science, filters.template), variance_transforms, strict=True)
         )
-        matched_noise = to_image(
+        matched_noise = variance_factor * to_image(
             sum(
                 squared(matching * transfer) * plane
                 for transfer, plane in zip(
@@ -135,12 +146,14 @@ def apply_cell_filters(
                 )
             )
         )
-        template_part = to_image(matching * filters.template * scipy.fft.rfft2(padded_template[cell.window]))
+        template_part = to_image(
+            matching * whitening * filters.template * scipy.fft.rfft2(padded_template[cell.window])
+        )
         gradient_y, gradient_x = np.gradient(template_part)
         matched_noise += astrometric_rms**2 * (gradient_x**2 + gradient_y**2)
         parts = (
             interpolate(differences, cell),
-            to_image(noise),
+            variance_factor * to_image(noise),
             interpolate(matched_differences, cell),
             matched_noise,
             template_part,

@@ -83,6 +83,12 @@ class SubtractorConfig(pexConfig.Config):
         default=256,
         min=0,
     )
+    whiten = pexConfig.Field[bool](
+        doc="Measure the noise of the difference in blank sky, and filter it to white noise where it is not what the "
+        "variance planes predict (resampled images)?",
+        dtype=bool,
+        default=True,
+    )
 
 
 class Subtractor(abc.ABC):

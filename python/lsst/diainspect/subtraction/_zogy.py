@@ -18,8 +18,8 @@ import numpy as np
 from astropy.table import Table
 
 from ..psf import PolynomialField
-from ._assemble import LocalFilters, assemble_result
-from ._cell_filters import CellFilters, apply_cell_filters
+from ._assemble import LocalFilters, assemble_result, filter_to_white
+from ._cell_filters import CellFilters
 from ._cells import CellGrid
 from ._image_pair import ImagePair
 from ._kernel_sources import check_enough, select_kernel_sources
@@ -105,13 +105,14 @@ class ZogySubtractor(Subtractor):
             local = filters_at(x + x_first, y + y_first, grid.window_size)
             return CellFilters((local.science, -local.template), local.science, local.template, local.psf)
 
-        filtered = apply_cell_filters(
+        filtered, spectrum = filter_to_white(
+            pair,
             grid,
             (pair.science, pair.template),
             pair.template,
-            (pair.science_variance, pair.template_variance),
             cell_filters,
             registration.jitter,
+            whiten=config.whiten,
         )
         centre = registration.offset_at(
             0.5 * (pair.bounds.x.start + pair.bounds.x.stop - 1),
@@ -123,6 +124,7 @@ class ZogySubtractor(Subtractor):
             filters_at,
             config.backgroundCellSize,
             sources=sources,
+            spectrum=spectrum,
             flux_ratio_error=registration.flux_ratio_error / beta,
             metadata={
                 "nKernelSources": registration.n_stars,
