@@ -16,10 +16,16 @@ from lsst.images import Box, DifferenceImage, MaskedImage, VisitImage
 from ..masks import mask_to_words
 from ..stamps import MODELS, PLANES, cut_stamps
 from ..subtraction import filters_from_table
+from ._template_input import (
+    TemplateConnections,
+    assemble_template,
+    drop_template_connections,
+    template_as_field,
+)
 
 
 class CutStampsConnections(
-    pipeBase.PipelineTaskConnections,
+    TemplateConnections,
     dimensions=("instrument", "visit", "detector"),
     defaultTemplates={"method": "al", "scienceName": "visit_image", "templateName": "template_detector"},
 ):
@@ -35,18 +41,6 @@ class CutStampsConnections(
         doc="PSFs of the images and the filters that made the difference, over the detector.",
         name="{method}_difference_filters",
         storageClass="ArrowAstropy",
-        dimensions=("instrument", "visit", "detector"),
-    )
-    science = cT.Input(
-        doc="Science image.",
-        name="{scienceName}.masked_image",
-        storageClass="MaskedImageV2",
-        dimensions=("instrument", "visit", "detector"),
-    )
-    template = cT.Input(
-        doc="Template.",
-        name="{templateName}.masked_image",
-        storageClass="MaskedImageV2",
         dimensions=("instrument", "visit", "detector"),
     )
     difference = cT.Input(
@@ -78,8 +72,8 @@ class CutStampsConnections(
         wanted = set(config.planes)
         if not wanted & {"science", "scienceVariance"}:
             del self.science
-        if not wanted & {"template", "templateVariance"}:
-            del self.template
+        needs_template = wanted & {"template", "templateVariance"}
+        drop_template_connections(self, config.templateAs if needs_template else None)
         if "score" not in wanted:
             del self.score
         if "templateMatched" not in wanted:
@@ -89,6 +83,7 @@ class CutStampsConnections(
 class CutStampsConfig(pipeBase.PipelineTaskConfig, pipelineConnections=CutStampsConnections):
     """Configuration of `CutStampsTask`."""
 
+    templateAs = template_as_field()
     stampSize = pexConfig.RangeField[int](
         doc="Side of the stamps [pixel]; 33 or more for residual modes.", default=41, min=1
     )
@@ -120,6 +115,16 @@ class CutStampsTask(pipeBase.PipelineTask):
     ConfigClass = CutStampsConfig
     _DefaultName = "cutStamps"
     config: CutStampsConfig
+
+    def runQuantum(
+        self,
+        butlerQC: pipeBase.QuantumContext,
+        inputRefs: pipeBase.InputQuantizedConnection,
+        outputRefs: pipeBase.OutputQuantizedConnection,
+    ) -> None:
+        """Read, cut and write."""
+        inputs = butlerQC.get(inputRefs)
+        butlerQC.put(self.run(**assemble_template(inputs, inputs.get("science"))), outputRefs)
 
     def run(
         self,

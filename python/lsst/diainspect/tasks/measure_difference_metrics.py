@@ -17,29 +17,23 @@ from lsst.images import Image, MaskedImage
 
 from ..comparison import MetricInput, find_sky, measure_metrics, metric_registry
 from ..plugins import load_plugins
+from ._template_input import (
+    TemplateConnections,
+    assemble_template,
+    drop_template_connections,
+    template_as_field,
+)
 
 load_plugins()
 
 
 class MeasureDifferenceMetricsConnections(
-    pipeBase.PipelineTaskConnections,
+    TemplateConnections,
     dimensions=("instrument", "visit", "detector"),
     defaultTemplates={"method": "al", "scienceName": "visit_image", "templateName": "template_detector"},
 ):
     """Connections of `MeasureDifferenceMetricsTask`."""
 
-    science = cT.Input(
-        doc="Science image, in which sources are masked.",
-        name="{scienceName}.masked_image",
-        storageClass="MaskedImageV2",
-        dimensions=("instrument", "visit", "detector"),
-    )
-    template = cT.Input(
-        doc="Template, in which sources are masked.",
-        name="{templateName}.masked_image",
-        storageClass="MaskedImageV2",
-        dimensions=("instrument", "visit", "detector"),
-    )
     difference = cT.Input(
         doc="Difference image.",
         name="{method}_difference_image.masked_image",
@@ -65,12 +59,16 @@ class MeasureDifferenceMetricsConnections(
         dimensions=("instrument", "visit", "detector"),
     )
 
+    def __init__(self, *, config: MeasureDifferenceMetricsConfig) -> None:
+        drop_template_connections(self, config.templateAs)
+
 
 class MeasureDifferenceMetricsConfig(
     pipeBase.PipelineTaskConfig, pipelineConnections=MeasureDifferenceMetricsConnections
 ):
     """Configuration of `MeasureDifferenceMetricsTask`."""
 
+    templateAs = template_as_field()
     metrics = metric_registry.makeField(
         doc="Metrics to measure.",
         multi=True,
@@ -104,8 +102,9 @@ class MeasureDifferenceMetricsTask(pipeBase.PipelineTask):
     ) -> None:
         """Read, measure and write."""
         data_id = butlerQC.quantum.dataId
+        inputs = butlerQC.get(inputRefs)
         outputs = self.run(
-            **butlerQC.get(inputRefs),
+            **assemble_template(inputs, inputs["science"]),
             method=self.config.connections.method,
             visit=data_id["visit"],
             detector=data_id["detector"],

@@ -26,6 +26,12 @@ from ..subtraction import (
     result_filters,
     subtractor_registry,
 )
+from ._template_input import (
+    TemplateConnections,
+    assemble_template,
+    drop_template_connections,
+    template_as_field,
+)
 
 load_plugins()
 
@@ -39,42 +45,12 @@ _OUTPUT_CONNECTIONS = {
 
 
 class SubtractImagesConnections(
-    pipeBase.PipelineTaskConnections,
+    TemplateConnections,
     dimensions=("instrument", "visit", "detector"),
     defaultTemplates={"method": "al", "scienceName": "visit_image", "templateName": "template_detector"},
 ):
     """Connections of `SubtractImagesTask`."""
 
-    science = cT.Input(
-        doc="Science image.",
-        name="{scienceName}",
-        storageClass="VisitImage",
-        dimensions=("instrument", "visit", "detector"),
-    )
-    template = cT.Input(
-        doc="Template on the science image's pixel grid.",
-        name="{templateName}",
-        storageClass="DifferenceImage",
-        dimensions=("instrument", "visit", "detector"),
-    )
-    templateImage = cT.Input(
-        doc="Pixels of the template.",
-        name="{templateName}.image",
-        storageClass="ImageV2",
-        dimensions=("instrument", "visit", "detector"),
-    )
-    templateMask = cT.Input(
-        doc="Mask of the template.",
-        name="{templateName}.mask",
-        storageClass="MaskV2",
-        dimensions=("instrument", "visit", "detector"),
-    )
-    templateVariance = cT.Input(
-        doc="Variance of the template.",
-        name="{templateName}.variance",
-        storageClass="ImageV2",
-        dimensions=("instrument", "visit", "detector"),
-    )
     templatePsf = cT.Input(
         doc="PSF of the template.",
         name="{templateName}.psf",
@@ -125,13 +101,9 @@ class SubtractImagesConnections(
                 delattr(self, connection)
         if "templateMatched" in made and not config.doWriteTemplateMatched:
             del self.templateMatched
-        if config.templateAs == "components":
-            del self.template
-        else:
-            del self.templateImage
-            del self.templateMask
-            del self.templateVariance
+        if config.templateAs != "components":
             del self.templatePsf
+        drop_template_connections(self, config.templateAs)
 
 
 class SubtractImagesConfig(pipeBase.PipelineTaskConfig, pipelineConnections=SubtractImagesConnections):
@@ -140,16 +112,7 @@ class SubtractImagesConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Subt
     subtractor = subtractor_registry.makeField(
         doc="Subtraction algorithm; its name must be that of connections.method.", default="al"
     )
-    templateAs = pexConfig.ChoiceField[str](
-        doc="How the template is read.",
-        dtype=str,
-        default="image",
-        allowed={
-            "image": "As one DifferenceImage.",
-            "components": "As image, mask, variance and PSF, for templates without a detector; the projection "
-            "is the science image's.",
-        },
-    )
+    templateAs = template_as_field()
     badMaskPlanes = pexConfig.ListField[str](
         doc="Mask planes whose pixels are neither fitted nor convolved.",
         dtype=str,
@@ -188,7 +151,7 @@ class SubtractImagesTask(pipeBase.PipelineTask):
         inputs = {"science": butlerQC.get(inputRefs.science)}
         inputs |= {name: butlerQC.get(refs) for name, refs in inputRefs if name != "science"}
         try:
-            outputs = self.run(**_assemble_template(inputs))
+            outputs = self.run(**assemble_template(inputs, inputs["science"]))
         except SubtractionError as err:
             raise pipeBase.AnnotatedPartialOutputsError.annotate(err, self, log=self.log) from err
         butlerQC.put(outputs, outputRefs)
@@ -253,23 +216,6 @@ class SubtractImagesTask(pipeBase.PipelineTask):
         if result.template_matched is not None and self.config.doWriteTemplateMatched:
             outputs["templateMatched"] = make_matched_template(result, pair, difference)
         return pipeBase.Struct(**outputs)
-
-
-def _assemble_template(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Put a template that was read as components together."""
-    if "template" in inputs:
-        return inputs
-    image = inputs["templateImage"]
-    return {
-        "science": inputs["science"],
-        "template": MaskedImage(
-            image,
-            mask=inputs["templateMask"],
-            variance=inputs["templateVariance"],
-            sky_projection=inputs["science"].sky_projection,
-        ),
-        "templatePsf": inputs["templatePsf"],
-    }
 
 
 def _own_psf(image: MaskedImage, role: str) -> PointSpreadFunction:
