@@ -44,13 +44,15 @@ _HIDDEN = re.compile(r"single_quantum_executor INFO")
     "--size", type=click.IntRange(min=256), default=1024, show_default=True, help="Detector side [pixel]."
 )
 @click.option(
-    "-j", "--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Processes."
+    "-j", "--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."
 )
 def demo_command(repo: Path, size: int, processes: int) -> None:
     """Simulate 2 visits of 2 detectors into the new repository REPO, inspect them, and list the results."""
     try:
         from lsst.diainspect.simulation import default_survey, write_survey
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "galsim":
+            raise
         raise click.ClickException(
             f"The simulation needs GalSim: pip install 'lsst-diainspect[sim]' ({error})."
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["DiagnoseSourcesConfig", "DiagnoseSourcesConnections", "DiagnoseSourcesTask"]
 
+import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 import lsst.pipe.base.connectionTypes as cT
 from astropy.table import Table
@@ -41,6 +42,10 @@ class DiagnoseSourcesConnections(
         dimensions=("instrument", "visit", "detector"),
     )
 
+    def __init__(self, *, config: DiagnoseSourcesConfig) -> None:
+        if not config.hasFilters:
+            del self.filters
+
 
 class DiagnoseSourcesConfig(pipeBase.PipelineTaskConfig, pipelineConnections=DiagnoseSourcesConnections):
     """Configuration of `DiagnoseSourcesTask`."""
@@ -49,6 +54,10 @@ class DiagnoseSourcesConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Dia
         doc="Diagnostics to measure.",
         multi=True,
         default=["maskFractions", "psfPhotometry", "localNoise", "residualModes"],
+    )
+    hasFilters = pexConfig.Field[bool](
+        doc="Read the PSFs and filters of the detector; False for stamps that bring their own PSFs, as alerts do.",
+        default=True,
     )
 
 
@@ -59,15 +68,15 @@ class DiagnoseSourcesTask(pipeBase.PipelineTask):
     _DefaultName = "diagnoseSources"
     config: DiagnoseSourcesConfig
 
-    def run(self, stamps: Table, filters: Table) -> pipeBase.Struct:
+    def run(self, stamps: Table, filters: Table | None = None) -> pipeBase.Struct:
         """Measure.
 
         Parameters
         ----------
         stamps : `astropy.table.Table`
             Stamps, as `lsst.diainspect.stamps.StampSet.to_table` makes them.
-        filters : `astropy.table.Table`
-            Bases of their PSFs and filters.
+        filters : `astropy.table.Table`, optional
+            Bases of their PSFs and filters; without it the stamps have only what is in their own columns.
 
         Returns
         -------

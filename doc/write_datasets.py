@@ -1,0 +1,231 @@
+"""Write doc/datasets.md: every dataset type and column, from the pipeline and from tables that the tasks make.
+
+Run it after a column, a unit or a description has changed: ``make doc``. A test fails while the page is behind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from astropy.table import Table
+from lsst.pipe.base import Pipeline, PipelineGraph
+
+from lsst.diainspect.masks import MASK_BITS, MASK_PLANES
+from lsst.diainspect.simulation import SceneConfig, simulate_pair
+from lsst.diainspect.stamps import MODELS, PLANES
+from lsst.diainspect.tasks import (
+    CompareSubtractionsTask,
+    CutStampsTask,
+    DetectDiaSourcesTask,
+    DiagnoseSourcesTask,
+    MeasureDifferenceMetricsTask,
+    SubtractImagesTask,
+)
+
+_METHOD = re.compile(r"\b(al|zogy)_")
+_DETECTOR = ("instrument", "visit", "detector")
+
+_STEPS = ("subtract", "detect", "cutStamps", "diagnose", "metrics", "compare", "plot", "gatherVisit", "gatherSurvey")
+
+_WHERE_MADE = {
+    "{method}_difference_kernel": "Not by zogy.",
+    "{method}_template_matched": "With doWriteTemplateMatched; not by zogy.",
+}
+
+PAGE = Path(__file__).with_name("datasets.md")
+
+_INTRODUCTION = """\
+# Dataset types and columns
+
+Written from the code by `make doc`; do not edit.
+
+`{method}` is the name of a subtraction method: `al`, `zogy`, or that of another package. Dimensions D are instrument,
+visit, detector. Fluxes are in nJy, variances in nJy2. Positions are pixels in the image's own frame, in which the
+centre of the lower-left pixel has the image box's own integer coordinates; on the sky they are ICRS degrees. What was
+not measured is NaN, and a flag says why. The tables that end in `_visit` and `_summary` have the columns of those
+that they gather.
+"""
+
+# Columns whose tables do not say themselves what they mean.
+_DOCS = {
+    "visit": "Visit.",
+    "detector": "Detector.",
+    "band": "Band of the visit.",
+    "x": "Position; in the science image where the fit succeeded.",
+    "y": "Position; in the science image where the fit succeeded.",
+    "scienceFlux": "PSF flux in the science image.",
+    "scienceFluxErr": "Error of scienceFlux.",
+    "scienceWidth": "Relative excess of the width over the PSF's in the science image.",
+    "templateFlux": "PSF flux in the template.",
+    "templateFluxErr": "Error of templateFlux.",
+    "templateWidth": "Relative excess of the width over the PSF's in the template.",
+    "offsetX": "Science minus template position.",
+    "offsetY": "Science minus template position.",
+    "offsetErr": "Error of offsetX and of offsetY.",
+    "isStar": "The width is the PSF's in both images.",
+    "used": "The images were matched on it.",
+    "rejected": "Why not; empty for those used.",
+    "residualBefore": "Reduced chi-square of the unmatched difference around it (al).",
+    "residualFlux": "Flux left in the difference at the source.",
+    "residualFluxErr": "Error of residualFlux.",
+    "residualAfter": "Reduced chi-square of the matched difference around it (al).",
+}
+
+
+def render() -> str:
+    """Return the page."""
+    tables = _make_tables()
+    graph = Pipeline.from_uri("resource://lsst.diainspect/pipelines/DiaSim/inspect.yaml").to_graph()
+    parts = [_INTRODUCTION, "## Dataset types\n", _dataset_types(graph)]
+    for title, text, table in tables:
+        parts += [f"## {title}\n", f"{text}\n", _columns(table)]
+        if "metric" in table.colnames:
+            parts += ["### Metrics\n", _metric_rows(table)]
+    parts += ["## Mask bits of the stamps\n", _mask_bits()]
+    return "\n".join(parts)
+
+
+def _make_tables() -> list[tuple[str, str, Table]]:
+    """Run the tasks on a small simulated pair and return one table of each kind."""
+    scene = SceneConfig(star_density=60.0, star_magnitudes=(16.5, 23.0), n_transients=6)
+    pair = simulate_pair(scene=scene, seed=3, size=300)
+    subtracted = SubtractImagesTask(config=SubtractImagesTask.ConfigClass()).run(pair.science, pair.template)
+    sources = (
+        DetectDiaSourcesTask(config=DetectDiaSourcesTask.ConfigClass())
+        .run(subtracted.difference, subtracted.score)
+        .diaSources
+    )
+    cut = CutStampsTask(config=CutStampsTask.ConfigClass())
+    stamps = cut.run(sources, subtracted.filters, subtracted.difference, pair.science, pair.template).stamps
+    diagnose = DiagnoseSourcesTask(config=DiagnoseSourcesTask.ConfigClass())
+    diagnostics = diagnose.run(stamps, subtracted.filters).diagnostics
+    metrics = (
+        MeasureDifferenceMetricsTask(config=MeasureDifferenceMetricsTask.ConfigClass())
+        .run(pair.science, pair.template, subtracted.difference, subtracted.score.image, sources)
+        .metrics
+    )
+    comparison = (
+        CompareSubtractionsTask(config=CompareSubtractionsTask.ConfigClass())
+        .run({"al": sources, "zogy": sources}, {"al": diagnostics, "zogy": diagnostics})
+        .comparison
+    )
+    own = comparison[[name for name in comparison.colnames if not _METHOD.match(name)]]
+    own["{method}_found"] = comparison["al_found"]
+    own["{method}_found"].description = "Found by the method."
+    added = [name for name in stamps.colnames if name not in sources.colnames]
+    return [
+        ("`{method}_dia_source`", "One row a detection, with the column names of the DPDD.", sources),
+        (
+            "`{method}_dia_stamps`",
+            "One row a source: the columns of `{method}_dia_source` and those below. Which planes and models there "
+            "are is set by `cutStamps*:planes` and `:models`. `lsst.diainspect.stamps.StampSet.from_tables(stamps, "
+            f"filters)` puts stamps and filters together. Planes: {_names(PLANES)}. Models: {_names(MODELS)}.",
+            stamps[added],
+        ),
+        (
+            "`{method}_difference_filters`",
+            "PSFs and filters over the detector, one row a term of a spatial polynomial. The products of "
+            "Chebyshev polynomials T_p(x) T_q(y), p + q <= order, over the box are the weights of the images.",
+            subtracted.filters,
+        ),
+        (
+            "`{method}_dia_diagnostics`",
+            "One row a source, in the order of `{method}_dia_source`. Each diagnostic's columns carry its name.",
+            diagnostics,
+        ),
+        (
+            "`{method}_kernel_sources`",
+            "One row a candidate source of the match of the two images.",
+            subtracted.kernelSources,
+        ),
+        ("`{method}_difference_metrics`", "One row a metric of one detector.", metrics),
+        (
+            "`subtraction_comparison`",
+            "One row a source that any method found. Every column of `{method}_dia_source` and "
+            "`{method}_dia_diagnostics` follows with `{method}_` in front; it is NaN, 0 or False where the method "
+            "did not find the source.",
+            own,
+        ),
+        ("`dia_truth`", "Simulated data only: one row an object of the sky.", pair.truth),
+    ]
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _order(label: str) -> tuple[int, str]:
+    """Sort tasks in the order of the data flow, whatever the order of the graph."""
+    return next(index for index, step in enumerate(_STEPS) if label.startswith(step)), label
+
+
+def _dataset_types(graph: PipelineGraph) -> str:
+    rows = {
+        "visit_image": ("VisitImage", "D", "input", "Science image."),
+        "template_detector": ("DifferenceImage", "D", "input", "Template on the science image's pixel grid."),
+        "dia_truth": ("ArrowAstropy", "D", "simulation", "What is on the simulated sky."),
+    }
+    for label in sorted(graph.tasks, key=_order):
+        node = graph.tasks[label]
+        config = node.config
+        if label == "subtractAl":
+            config = SubtractImagesTask.ConfigClass()
+            config.doWriteTemplateMatched = True
+        connections = config.ConnectionsClass(config=config)
+        for output in sorted(connections.outputs):
+            connection = getattr(connections, output)
+            name = _METHOD.sub("{method}_", connection.name)
+            dimensions = ", ".join(sorted(connection.dimensions, key=_DETECTOR.index))
+            made_by = label.removesuffix("Al").removesuffix("Zogy")
+            doc = _METHOD.sub("{method}_", connection.doc)
+            if name in _WHERE_MADE:
+                doc += f" {_WHERE_MADE[name]}"
+            rows.setdefault(
+                name,
+                (
+                    connection.storageClass,
+                    "D" if dimensions == ", ".join(_DETECTOR) else dimensions,
+                    made_by,
+                    doc,
+                ),
+            )
+    return _markdown(
+        ("Name", "Storage class", "Dimensions", "Made by", "What"),
+        [(f"`{name}`", *row) for name, row in rows.items()],
+    )
+
+
+def _columns(table: Table) -> str:
+    rows = []
+    for name in table.colnames:
+        column = table[name]
+        doc = column.description or _DOCS.get(name)
+        if doc is None:
+            raise ValueError(f"Column {name} has no description.")
+        kind = column.dtype.name if column.dtype.kind not in "US" else "string"
+        shape = " x ".join(str(size) for size in column.shape[1:])
+        rows.append((f"`{name}`", f"{kind} {shape}".strip(), str(column.unit or ""), doc))
+    return _markdown(("Column", "Type", "Unit", "Meaning"), rows)
+
+
+def _metric_rows(table: Table) -> str:
+    rows = [(f"`{row['metric']}`", str(row["unit"]), str(row["description"])) for row in table]
+    return _markdown(("Metric", "Unit", "Meaning"), rows)
+
+
+def _mask_bits() -> str:
+    docs = {plane.name: plane.description for plane in MASK_PLANES}
+    rows = [(str(bit), f"`{name}`", docs[name]) for name, bit in MASK_BITS.items()]
+    return _markdown(("Bit", "Plane", "Meaning"), rows)
+
+
+def _markdown(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(render())
