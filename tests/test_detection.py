@@ -23,6 +23,7 @@ from lsst.diainspect.detection import (
     find_peaks,
     measure_pixel_flags,
 )
+from lsst.diainspect.detection._peaks import recentre_peaks
 from lsst.diainspect.masks import MASK_BITS
 from lsst.diainspect.psf import PixelBasisPsf
 
@@ -390,3 +391,17 @@ def test_blank_and_fully_masked_images_have_no_sources():
     field = grid_field(20.0)
     field.score[:] = np.nan
     assert len(field.detect()) == 0
+
+
+def test_a_bright_source_on_a_flat_topped_score_is_found_once_at_its_peak():
+    y, x = np.mgrid[:101, :101]
+    source = 1000.0 * np.exp(-0.5 * ((x - 50.3) ** 2 + (y - 49.6) ** 2) / 2.0**2)
+    plateau = np.minimum(source, 22.0)
+    rng = np.random.default_rng(5)
+    plateau += 0.3 * rng.normal(size=plateau.shape)
+    peaks = find_peaks(plateau, np.ones(plateau.shape, dtype=bool), 5.0, 2.0)
+    moved = recentre_peaks(peaks, source, 10.0, 6.0, 2.0)
+    near = np.hypot(moved.x - 50.3, moved.y - 49.6) < 1.0
+    assert np.count_nonzero(near & (moved.score > 15)) == 1
+    # The vertex of a parabola through a Gaussian is within a few per cent of a pixel of its centre.
+    assert np.hypot(moved.x[near][0] - 50.3, moved.y[near][0] - 49.6) < 0.05

@@ -7,6 +7,7 @@ __all__ = ["DetectionSettings", "TooManyDetectionsError", "detect_dia_sources"]
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.ndimage
 from astropy.table import Table
 from lsst.images import SkyProjection
 from lsst.pipe.base import AlgorithmError
@@ -16,7 +17,7 @@ from ..masks import MASK_BITS, words_masked_by
 from ..psf import PixelBasisPsf, centre_crop, disk_mask, fwhm, residual_modes
 from ..stamps import gather_stamps, sky_derivatives, stamp_origin
 from ._dia_source import DIA_SOURCE_COLUMNS, empty_dia_sources
-from ._peaks import find_peaks
+from ._peaks import find_peaks, recentre_peaks
 from ._pixel_flags import measure_pixel_flags
 
 _MAX_CENTROID_STEP = 1.0
@@ -25,6 +26,14 @@ _MAX_CENTROID_STEP = 1.0
 _LEAST_WIDTH = 2.5
 """Least width taken for the PSF [pixel]: a difference whitened of correlated noise has a PSF of a pixel or so, but
 peaks that close are still one source."""
+
+_FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+
+_RECENTRED_IN_THRESHOLDS = 2.0
+"""Peaks this many times the threshold are moved to the peak of the smoothed difference."""
+
+_RECENTRING_IN_FWHM = 1.2
+"""Distance of such a move in FWHM of the difference's PSF."""
 
 _GROUPING_IN_FWHM = 0.75
 """Peaks of one sign closer than this many FWHM of the difference's PSF are one source."""
@@ -144,6 +153,15 @@ def detect_dia_sources(
     allowed = max(10, int(settings.max_per_megapixel * score.size * 1e-6))
     if len(peaks.x) > allowed:
         raise TooManyDetectionsError(len(peaks.x), allowed, "maxPerMegapixel")
+    if np.any(np.abs(peaks.score) >= _RECENTRED_IN_THRESHOLDS * settings.threshold):
+        trusted = valid & np.isfinite(difference) & (variance > 0)
+        peaks = recentre_peaks(
+            peaks,
+            _smooth(difference, trusted, width / _FWHM_PER_SIGMA),
+            _RECENTRED_IN_THRESHOLDS * settings.threshold,
+            _RECENTRING_IN_FWHM * width,
+            max(1.5, _GROUPING_IN_FWHM * width),
+        )
     n = len(peaks.x)
     sources = empty_dia_sources(n)
     if n == 0:
@@ -162,6 +180,13 @@ def detect_dia_sources(
     sources["isNegative"][:] = peaks.score < 0
     sources["snr"][:] = np.abs(peaks.score)
     return sources
+
+
+def _smooth(image: np.ndarray, trusted: np.ndarray, sigma: float) -> np.ndarray:
+    """Smooth an image; NaN where pixels off the image or not trusted take part."""
+    weight = scipy.ndimage.gaussian_filter(trusted.astype(np.float32), sigma, mode="constant")
+    total = scipy.ndimage.gaussian_filter(np.where(trusted, image, 0.0), sigma, mode="constant")
+    return np.where(weight > 0.999, total, np.nan)
 
 
 def _measure(
