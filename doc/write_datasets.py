@@ -13,7 +13,7 @@ from astropy.table import Table
 from lsst.pipe.base import Pipeline, PipelineGraph
 
 from lsst.diainspect.masks import MASK_BITS, MASK_PLANES
-from lsst.diainspect.simulation import SceneConfig, simulate_pair
+from lsst.diainspect.simulation import SceneConfig, artefact_table, simulate_pair
 from lsst.diainspect.stamps import MODELS, PLANES
 from lsst.diainspect.tasks import (
     CompareSubtractionsTask,
@@ -27,7 +27,17 @@ from lsst.diainspect.tasks import (
 _METHOD = re.compile(r"\b(al|zogy)_")
 _DETECTOR = ("instrument", "visit", "detector")
 
-_STEPS = ("subtract", "detect", "cutStamps", "diagnose", "metrics", "compare", "plot", "gatherVisit", "gatherSurvey")
+_STEPS = (
+    "subtract",
+    "detect",
+    "cutStamps",
+    "diagnose",
+    "metrics",
+    "compare",
+    "plot",
+    "gatherVisit",
+    "gatherSurvey",
+)
 
 _WHERE_MADE = {
     "{method}_difference_kernel": "Not by zogy.",
@@ -149,6 +159,11 @@ def _make_tables() -> list[tuple[str, str, Table]]:
             own,
         ),
         ("`dia_truth`", "Simulated data only: one row an object of the sky.", pair.truth),
+        (
+            "`dia_truth_artefact`",
+            "Simulated data only: one row an artefact of the camera or the coadd.",
+            artefact_table([]),
+        ),
     ]
 
 
@@ -166,6 +181,12 @@ def _dataset_types(graph: PipelineGraph) -> str:
         "visit_image": ("VisitImage", "D", "input", "Science image."),
         "template_detector": ("DifferenceImage", "D", "input", "Template on the science image's pixel grid."),
         "dia_truth": ("ArrowAstropy", "D", "simulation", "What is on the simulated sky."),
+        "dia_truth_artefact": (
+            "ArrowAstropy",
+            "D",
+            "simulation",
+            "What camera and coadd have put into the simulated images.",
+        ),
     }
     for label in sorted(graph.tasks, key=_order):
         node = graph.tasks[label]

@@ -33,7 +33,7 @@ def test_simulate_writes_a_survey(tmp_path: Path) -> None:
     result = _run("simulate", repo, *options, "--break", "1,1,no_template")
     assert result.exit_code == 0, result.output
     assert "[2/2] visit 1 detector 1" in result.output
-    assert f"5 datasets in collection DiaSim/input of {repo}" in result.output
+    assert f"7 datasets in collection DiaSim/input of {repo}" in result.output
     with Butler.from_config(str(repo), collections="DiaSim/input", instrument="DiaSim") as butler:
         truth = butler.get("dia_truth", visit=1, detector=0)
         assert truth["isTransient"].sum() == 4

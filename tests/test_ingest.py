@@ -280,7 +280,7 @@ _BAD_SCIENCE: dict[str, tuple[Callable[[Files], FitsImageSource], str]] = {
     ),
     "all NaN": (
         lambda f: _broken_science(f, np.full((_HEIGHT, _WIDTH), np.nan)),
-        r"sci\.fits.*: no pixel has both",
+        r"sci\.fits.*: no pixel has a value",
     ),
     "no WCS": (
         lambda f: _broken_science(f, CTYPE1=None, CTYPE2=None),
@@ -342,17 +342,20 @@ def test_psf_binned_to_the_image_scale_is_accepted(files: Files) -> None:
     read_fits_pair(source, files.source("ref"))
 
 
-def test_template_of_another_shape_is_refused(files: Files) -> None:
-    files.write("ref.fits", np.zeros((_HEIGHT, _WIDTH + 1)))
-    with pytest.raises(IngestError, match=r"ref\.fits: has 81 x 60 pixels, .*sci\.fits has 80 x 60"):
-        read_fits_pair(files.source("sci"), files.source("ref"))
+def test_template_of_another_shape_is_refused_where_it_cannot_be_warped(files: Files) -> None:
+    for cards, warp in (({"CTYPE1": None, "CTYPE2": None}, "auto"), ({}, "never")):
+        files.write("ref.fits", np.ones((_HEIGHT, _WIDTH + 1)), _header(**cards))
+        with pytest.raises(IngestError, match=r"ref\.fits: has 81 x 60 pixels, .*sci\.fits has 80 x 60"):
+            read_fits_pair(files.source("sci"), files.source("ref"), warp=warp)
 
 
 @pytest.mark.parametrize("cards", [{"CRPIX1": 41.0}, {"CD1_1": -1.05 * _SCALE}, {"CRVAL2": 60.0}])
-def test_template_on_another_grid_is_refused(files: Files, cards: dict[str, float]) -> None:
+def test_template_on_another_grid_is_refused_when_it_must_not_be_warped(
+    files: Files, cards: dict[str, float]
+) -> None:
     files.write("ref.fits", files.pixels["ref"], _header(**cards))
     with pytest.raises(IngestError, match=r"ref\.fits: its coordinate"):
-        read_fits_pair(files.source("sci"), files.source("ref"))
+        read_fits_pair(files.source("sci"), files.source("ref"), warp="never")
 
 
 @pytest.mark.parametrize(
@@ -363,6 +366,7 @@ def test_template_on_another_grid_is_refused(files: Files, cards: dict[str, floa
         ({"psf_size": 50}, "PSF size must be odd"),
         ({"mask_plane": "UGLY"}, "Mask plane 'UGLY' is not known"),
         ({"date": "yesterday"}, "Date 'yesterday' is not in ISO format"),
+        ({"warp": "sometimes"}, "warp must be auto, always or never"),
         ({"exposure_time": -1.0}, "Exposure time must be positive"),
         ({"band": "x" * 33}, "32 characters"),
     ],
@@ -372,10 +376,9 @@ def test_bad_settings_are_refused(files: Files, changes: dict[str, object], mess
         read_fits_pair(files.source("sci"), files.source("ref"), **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("noise", [{}, {"noise": "a", "variance": "b"}])
-def test_either_noise_or_variance_must_be_given(noise: dict[str, str]) -> None:
-    with pytest.raises(IngestError, match=r"image\.fits: give either a noise or a variance file"):
-        FitsImageSource("image.fits", "psf.fits", **noise)  # type: ignore[arg-type]
+def test_noise_and_variance_cannot_both_be_given() -> None:
+    with pytest.raises(IngestError, match=r"image\.fits: give either a noise or a variance file, not both"):
+        FitsImageSource("image.fits", "psf.fits", noise="a", variance="b")
 
 
 def test_only_one_way_to_give_the_unit_is_accepted() -> None:

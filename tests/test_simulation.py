@@ -400,9 +400,9 @@ def repo(tmp_path_factory: pytest.TempPathFactory, survey: SurveyConfig) -> tupl
 
 def test_survey_is_found_by_queries(repo: tuple[str, list[DatasetRef]]) -> None:
     root, refs = repo
-    assert len(refs) == 12
+    assert len(refs) == 16
     with Butler.from_config(root, collections="DiaSim/input") as butler:
-        for name in ("visit_image", "template_detector", "dia_truth"):
+        for name in ("visit_image", "template_detector", "dia_truth", "dia_truth_artefact"):
             found = butler.query_datasets(
                 name, where="instrument = 'DiaSim' AND visit.day_obs > 20260102 AND visit.exposure_time > 10"
             )
@@ -459,7 +459,7 @@ def test_missing_template_is_not_written(tmp_path: Path) -> None:
         visits=(VisitPlan(1),), detectors=(0,), size=64, broken=(BrokenDetector(0, "no_template"),)
     )
     refs = write_survey(tmp_path / "repo", config)
-    assert {ref.datasetType.name for ref in refs} == {"visit_image", "dia_truth"}
+    assert {ref.datasetType.name for ref in refs} == {"visit_image", "dia_truth", "dia_truth_artefact"}
 
 
 def test_writing_over_a_survey_is_refused(repo: tuple[str, list[DatasetRef]], survey: SurveyConfig) -> None:

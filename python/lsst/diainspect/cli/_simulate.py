@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["simulate_command"]
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -24,6 +24,11 @@ from ._clear_errors import clear_errors
 )
 @click.option("--blank", is_flag=True, help="Simulate an empty sky: noise only.")
 @click.option(
+    "--psf",
+    type=click.Choice(["exact", "piff"]),
+    help="PSFs that the images carry: exact, or measured from their stars by Piff [default: exact].",
+)
+@click.option(
     "--break",
     "broken",
     multiple=True,
@@ -32,6 +37,9 @@ from ._clear_errors import clear_errors
     "no_template. May be repeated.",
 )
 @click.option("--run", default="DiaSim/input", show_default=True, help="RUN collection to write.")
+@click.option(
+    "-j", "--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Processes."
+)
 def simulate_command(
     repo: str,
     config_file: str | None,
@@ -41,8 +49,10 @@ def simulate_command(
     seed: int | None,
     transients: int | None,
     blank: bool,
+    psf: Literal["exact", "piff"] | None,
     broken: tuple[str, ...],
     run: str,
+    processes: int,
 ) -> None:
     """Simulate science images, templates and truth into the butler repository REPO.
 
@@ -51,7 +61,9 @@ def simulate_command(
     """
     try:
         from lsst.diainspect.simulation import BrokenDetector, default_survey, read_survey, write_survey
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "galsim":
+            raise
         raise click.ClickException(
             f"The simulation needs GalSim: pip install 'lsst-diainspect[sim]' ({error})."
         ) from error
@@ -77,10 +89,17 @@ def simulate_command(
             scene["blank"] = True
         if scene:
             changes["scene"] = dataclasses.replace(survey.scene, **scene)
+        if psf is not None:
+            changes["visits"] = tuple(
+                dataclasses.replace(plan, conditions=dataclasses.replace(plan.conditions, psf=psf))
+                for plan in survey.visits
+            )
         if broken:
             entries = tuple(BrokenDetector(**_parse_broken(text)) for text in broken)
             changes["broken"] = survey.broken + entries
-        refs = write_survey(repo, dataclasses.replace(survey, **changes), run=run, report=click.echo)
+        refs = write_survey(
+            repo, dataclasses.replace(survey, **changes), run=run, report=click.echo, processes=processes
+        )
     click.echo(f"{len(refs)} datasets in collection {run} of {repo}")
 
 

@@ -1,21 +1,18 @@
-"""A science image and a template from FITS files, on one pixel grid, as the images that the tasks read."""
+"""A science image and a template from FITS files as the images that the tasks read."""
 
 from __future__ import annotations
 
-__all__ = ["FitsImageSource", "FitsPair", "ingest_pair", "read_fits_pair"]
+__all__ = ["FitsPair", "ingest_pair", "read_fits_pair"]
 
 import logging
 import os
-import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import astropy.units as u
 import numpy as np
-from astropy.coordinates import FK5, ICRS
+from astropy.table import Table
 from astropy.time import Time
-from astropy.wcs import WCS, FITSFixedWarning
-from astropy.wcs.utils import wcs_to_celestial_frame
 from lsst.daf.butler import Butler, CollectionType, DatasetRef, DatasetType
 from lsst.images import Box, DetectorFrame, DifferenceImage, Image, Mask, SkyProjection, VisitImage
 
@@ -30,58 +27,25 @@ from lsst.diainspect.instruments import (
     single_detector,
 )
 from lsst.diainspect.masks import MASK_BITS, make_mask_schema
-from lsst.diainspect.psf import PixelBasisPsf
+from lsst.diainspect.warping import NoisePower
 
 from ._fits_file import FitsPlane, IngestError, read_plane
-from ._fits_psf import DEFAULT_PSF_SIZE, read_psf
-from ._pixel_unit import PixelUnit
+from ._fits_image import FitsImage, FitsImageSource, check_shape, pixel_area, read_fits_image, read_wcs
+from ._fits_psf import DEFAULT_PSF_SIZE
+from ._warped_template import grid_distance, warp_template
 
 _LOG = logging.getLogger(__name__)
 
 type Path = str | os.PathLike[str]
 
 _GRID_TOLERANCE = 0.5
-"""Largest difference of the two images' coordinate systems on what is said to be one grid [pixel]."""
-
-_AREA_TOLERANCE = 0.002
-"""Relative difference of the header's nominal pixel area from that of the coordinate system worth a word."""
+"""Largest difference of the two images' coordinate systems on what is said to be one grid [pixel]. What is left below
+that the subtraction measures from the stars."""
 
 _DATE_KEYWORDS = ("MJD-OBS", "DATE-OBS", "MJD-BEG", "DATE-BEG")
 _EXPOSURE_TIME_KEYWORDS = ("EXPTIME", "EXPOSURE", "XPOSURE")
 
-_DATASET_TYPES = {"visit_image": "VisitImage", "template_detector": "DifferenceImage"}
-
-
-@dataclass(frozen=True)
-class FitsImageSource:
-    """The files that make one image. Each may name an extension in brackets: ``file.fits[SCI]``.
-
-    Parameters
-    ----------
-    image : `str` or path-like
-        The image.
-    psf : `str` or path-like
-        Its PSF, square, of odd side, in the same pixels.
-    noise : `str` or path-like, optional
-        Standard deviation of each pixel.
-    variance : `str` or path-like, optional
-        Variance of each pixel; either this or ``noise``.
-    mask : `str` or path-like, optional
-        Mask: pixels that are not zero are bad.
-    pixel_unit : `PixelUnit`, optional
-        What a pixel is worth, where the header does not say.
-    """
-
-    image: Path
-    psf: Path
-    noise: Path | None = None
-    variance: Path | None = None
-    mask: Path | None = None
-    pixel_unit: PixelUnit = field(default_factory=PixelUnit)
-
-    def __post_init__(self) -> None:
-        if (self.noise is None) == (self.variance is None):
-            raise IngestError(f"{os.fspath(self.image)}: give either a noise or a variance file.")
+_IMAGE_TYPES = {"visit_image": "VisitImage", "template_detector": "DifferenceImage"}
 
 
 @dataclass(frozen=True)
@@ -93,25 +57,24 @@ class FitsPair:
     science : `lsst.images.VisitImage`
         Science image [nJy].
     template : `lsst.images.DifferenceImage`
-        Template [nJy].
+        Template on the science image's pixel grid [nJy].
     exposure : `lsst.diainspect.instruments.ExposureRecord`
         What the repository should know of the science exposure.
     detector : `int`
         Detector number.
+    science_psf_stars, template_psf_stars : `astropy.table.Table` or `None`
+        Stars that the PSFs were measured from, with their quality; `None` for PSFs that were given.
+    template_noise_power : `lsst.diainspect.warping.NoisePower` or `None`
+        Correlation of the noise of a template that was warped.
     """
 
     science: VisitImage
     template: DifferenceImage
     exposure: ExposureRecord
     detector: int
-
-
-@dataclass(frozen=True)
-class _Planes:
-    image: np.ndarray
-    variance: np.ndarray
-    bad: np.ndarray
-    no_data: np.ndarray
+    science_psf_stars: Table | None = None
+    template_psf_stars: Table | None = None
+    template_noise_power: NoisePower | None = None
 
 
 def read_fits_pair(
@@ -126,16 +89,18 @@ def read_fits_pair(
     exposure_time: float | None = None,
     psf_size: int = DEFAULT_PSF_SIZE,
     mask_plane: str = "BAD",
+    warp: str = "auto",
 ) -> FitsPair:
-    """Read a science image and a template that are on one pixel grid.
+    """Read a science image and a template.
 
-    Pixels that are NaN get NO_DATA; pixels whose noise is not positive and finite get BAD and the median variance;
-    pixels that the mask file marks get ``mask_plane``.
+    Pixels that are NaN, and areas of exactly zero, get NO_DATA; pixels whose noise is not positive and finite get BAD
+    and the median variance; pixels that the mask file marks get ``mask_plane``; saturated pixels get SATURATED. A
+    template on another pixel grid is warped to the science image's.
 
     Parameters
     ----------
     science, template : `FitsImageSource`
-        Files. The template may lack a coordinate system; if it has one it must agree with the science image's.
+        Files. The template may lack a coordinate system if it is on the science image's pixel grid.
     visit, detector : `int`, optional
         Data ID to give the pair.
     band : `str`, optional
@@ -150,6 +115,9 @@ def read_fits_pair(
         Side to which PSFs are cut, odd [pixel].
     mask_plane : `str`, optional
         Plane for pixels that the mask files mark.
+    warp : `str`, optional
+        Whether to warp the template: ``auto``, where its grid is another shape or more than half a pixel off;
+        ``always``; or ``never``, which refuses such a template.
 
     Returns
     -------
@@ -160,7 +128,11 @@ def read_fits_pair(
     ------
     IngestError
         If a file is missing or not usable, or the files do not fit together; the message names the file.
+    lsst.diainspect.psf.TooFewStars
+        If a PSF has to be measured and there are too few stars.
     """
+    if warp not in ("auto", "always", "never"):
+        raise IngestError(f"warp must be auto, always or never, got {warp!r}.")
     if mask_plane not in MASK_BITS:
         raise IngestError(f"Mask plane {mask_plane!r} is not known; known are {list(MASK_BITS)}.")
     try:
@@ -168,16 +140,16 @@ def read_fits_pair(
     except ValueError as error:
         raise IngestError(str(error)) from error
     plane = read_plane(science.image)
-    wcs = _read_wcs(plane)
+    wcs = read_wcs(plane)
     if wcs is None:
         raise IngestError(
             f"{plane.name}: has no celestial coordinate system (CTYPE1, CTYPE2, ...) in its header."
         )
     template_plane = read_plane(template.image)
-    _check_shape(template_plane, plane)
-    _check_grid(template_plane, plane, wcs)
+    template_wcs = read_wcs(template_plane)
+    warped = _must_warp(template_plane, template_wcs, plane, wcs, warp)
     bbox = Box.from_shape(plane.array.shape)
-    area = _pixel_area(wcs, bbox)
+    area = pixel_area(wcs, bbox)
     pixel_scale = float(np.sqrt(area.to_value(u.arcsec**2)))
 
     filter_name = _filter(plane, physical_filter, band)
@@ -198,30 +170,42 @@ def read_fits_pair(
         boresight=projection.pixel_to_sky(x=0.5 * (bbox.x.size - 1), y=0.5 * (bbox.y.size - 1)),
     )
 
-    def contents(source: FitsImageSource, image: FitsPlane) -> dict[str, Any]:
-        planes = _read_planes(source, image, area)
+    def contents(image: FitsImage) -> dict[str, Any]:
         mask = Mask(schema=make_mask_schema(), bbox=bbox)
-        mask.set("BAD", planes.bad)
-        mask.set("NO_DATA", planes.no_data)
-        if source.mask is not None:
-            mask.set(mask_plane, _read_mask(source.mask, image))
-        psf: PixelBasisPsf = read_psf(source.psf, bbox, size=psf_size, pixel_scale=pixel_scale)
+        for name, where in image.planes.items():
+            mask.set(name, where)
         return {
-            "image": Image(planes.image, bbox=bbox, unit=u.nJy),
+            "image": Image(image.pixels, bbox=bbox, unit=u.nJy),
             "mask": mask,
-            "variance": Image(planes.variance, bbox=bbox, unit=u.nJy**2),
+            "variance": Image(image.variance, bbox=bbox, unit=u.nJy**2),
             "sky_projection": projection,
             "obs_info": make_observation_info(exposure, detector, camera[detector].name),
             "detector": make_detector(camera, detector, visit),
-            "psf": psf.to_piff(),
+            "psf": image.psf.to_piff(),
             "band": band if band is not None else filter_name,
+            "metadata": {
+                f"diainspect_{name}": value for name, value in image.metadata.items() if value is not None
+            },
         }
 
+    settings: dict[str, Any] = {"psf_size": psf_size, "mask_plane": mask_plane}
+    science_image = read_fits_image(science, plane, wcs, area, **settings)
+    noise_power = None
+    if warped:
+        assert template_wcs is not None, "Guaranteed by _must_warp."
+        template_area = pixel_area(template_wcs, Box.from_shape(template_plane.array.shape))
+        template_image = read_fits_image(template, template_plane, template_wcs, template_area, **settings)
+        template_image, noise_power = _warp(template_image, wcs, bbox, psf_size)
+    else:
+        template_image = read_fits_image(template, template_plane, wcs, area, **settings)
     return FitsPair(
-        science=VisitImage(**contents(science, plane)),
-        template=DifferenceImage(**contents(template, template_plane)),
+        science=VisitImage(**contents(science_image)),
+        template=DifferenceImage(**contents(template_image)),
         exposure=exposure,
         detector=detector,
+        science_psf_stars=science_image.psf_stars,
+        template_psf_stars=template_image.psf_stars,
+        template_noise_power=noise_power,
     )
 
 
@@ -239,6 +223,7 @@ def ingest_pair(
     exposure_time: float | None = None,
     psf_size: int = DEFAULT_PSF_SIZE,
     mask_plane: str = "BAD",
+    warp: str = "auto",
 ) -> list[DatasetRef]:
     """Write a science image and a template into a repository, which is created when missing.
 
@@ -250,13 +235,15 @@ def ingest_pair(
         Files.
     run : `str`, optional
         RUN collection to write.
-    visit, detector, band, physical_filter, date, exposure_time, psf_size, mask_plane
+    visit, detector, band, physical_filter, date, exposure_time, psf_size, mask_plane, warp
         As for `read_fits_pair`.
 
     Returns
     -------
     refs : `list` [`lsst.daf.butler.DatasetRef`]
-        The datasets ``visit_image`` and ``template_detector`` of instrument ``DiaFits``.
+        The datasets ``visit_image`` and ``template_detector`` of instrument ``DiaFits``; then
+        ``science_psf_stars`` and ``template_psf_stars`` where PSFs were measured, and ``template_noise_power`` where
+        the template was warped.
 
     Raises
     ------
@@ -274,6 +261,7 @@ def ingest_pair(
         exposure_time=exposure_time,
         psf_size=psf_size,
         mask_plane=mask_plane,
+        warp=warp,
     )
     repo = os.fspath(repo)
     if not Butler.has_repo_config(repo):
@@ -294,7 +282,23 @@ def _write(butler: Butler, pair: FitsPair, run: str) -> list[DatasetRef]:
     except ValueError as error:
         raise IngestError(str(error)) from error
     butler.collections.register(run, CollectionType.RUN)
-    for name, storage_class in _DATASET_TYPES.items():
+    datasets: dict[str, tuple[str, Any]] = {
+        name: (storage_class, image)
+        for (name, storage_class), image in zip(
+            _IMAGE_TYPES.items(), (pair.science, pair.template), strict=True
+        )
+    }
+    for name, table in (
+        ("science_psf_stars", pair.science_psf_stars),
+        ("template_psf_stars", pair.template_psf_stars),
+        (
+            "template_noise_power",
+            None if pair.template_noise_power is None else pair.template_noise_power.to_table(),
+        ),
+    ):
+        if table is not None:
+            datasets[name] = ("ArrowAstropy", table)
+    for name, (storage_class, _) in datasets.items():
         butler.registry.registerDatasetType(
             DatasetType(name, ("instrument", "visit", "detector"), storage_class, universe=butler.dimensions)
         )
@@ -303,121 +307,65 @@ def _write(butler: Butler, pair: FitsPair, run: str) -> list[DatasetRef]:
                 f"Collection {run} already has {name} for visit {pair.exposure.visit}, detector {pair.detector}: "
                 f"use another visit, another detector or another run."
             )
-    return [
-        butler.put(pair.science, "visit_image", data_id, run=run),
-        butler.put(pair.template, "template_detector", data_id, run=run),
-    ]
+    return [butler.put(dataset, name, data_id, run=run) for name, (_, dataset) in datasets.items()]
 
 
-def _read_wcs(plane: FitsPlane) -> WCS | None:
-    """Read the coordinate system; None where there is none.
+def _must_warp(
+    template: FitsPlane, template_wcs: Any, science: FitsPlane, science_wcs: Any, warp: str
+) -> bool:
+    """Whether the template is on another pixel grid and is to be warped.
 
     Raises
     ------
     IngestError
-        If it is not ICRS or FK5 J2000.
+        If it is and cannot or must not be warped.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        try:
-            wcs = WCS(plane.header)
-        except Exception as error:
-            raise IngestError(f"{plane.name}: its coordinate system cannot be read ({error}).") from error
-    if not wcs.has_celestial:
-        return None
-    frame = wcs_to_celestial_frame(wcs)
-    if not isinstance(frame, ICRS) and not (isinstance(frame, FK5) and frame.equinox == Time("J2000")):
-        raise IngestError(
-            f"{plane.name}: coordinates must be ICRS or FK5 J2000, got {frame.name}; convert the header."
-        )
-    return wcs
-
-
-def _check_shape(plane: FitsPlane, science: FitsPlane) -> None:
-    if plane.array.shape != science.array.shape:
-        height, width = plane.array.shape
-        expected_height, expected_width = science.array.shape
-        raise IngestError(
-            f"{plane.name}: has {width} x {height} pixels, {science.name} has {expected_width} x {expected_height}; "
-            f"all must be on one pixel grid."
-        )
-
-
-def _check_grid(template: FitsPlane, science: FitsPlane, science_wcs: WCS) -> None:
-    """Refuse a template whose coordinate system says that its pixels are elsewhere."""
-    template_wcs = _read_wcs(template)
     if template_wcs is None:
-        return
-    height, width = science.array.shape
-    x = np.array([0.0, width - 1.0, 0.0, width - 1.0, 0.5 * (width - 1)])
-    y = np.array([0.0, 0.0, height - 1.0, height - 1.0, 0.5 * (height - 1)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            there = template_wcs.all_world2pix(science_wcs.all_pix2world(np.column_stack([x, y]), 0), 0)
-        except Exception as error:
-            raise IngestError(
-                f"{template.name}: its coordinates do not overlap with {science.name} ({error})."
-            ) from error
-    distance = float(np.max(np.hypot(there[:, 0] - x, there[:, 1] - y)))
+        if warp == "always":
+            raise IngestError(f"{template.name}: has no celestial coordinate system, so it cannot be warped.")
+        check_shape(template, science)
+        return False
+    same_shape = template.array.shape == science.array.shape
+    distance = grid_distance(template_wcs, science_wcs, science.array.shape)
+    if warp == "always" or (warp == "auto" and not (same_shape and distance <= _GRID_TOLERANCE)):
+        return True
+    check_shape(template, science)
     if not distance <= _GRID_TOLERANCE:
         raise IngestError(
             f"{template.name}: its coordinate system is up to {distance:.3g} pixels off that of {science.name}; "
-            f"resample it to the science image's grid."
+            f"let it be warped, or resample it to the science image's grid."
         )
+    return False
 
 
-def _pixel_area(wcs: WCS, bbox: Box) -> u.Quantity:
-    """Return the sky area of the pixel at the centre of the image."""
-    x, y = 0.5 * (bbox.x.size - 1), 0.5 * (bbox.y.size - 1)
-    pixels = np.array([[x - 0.5, y], [x + 0.5, y], [x, y - 0.5], [x, y + 0.5]])
-    ra, dec = np.deg2rad(wcs.all_pix2world(pixels, 0)).T
-    unit_vectors = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
-    along_x = unit_vectors[1] - unit_vectors[0]
-    along_y = unit_vectors[3] - unit_vectors[2]
-    return float(np.linalg.norm(np.cross(along_x, along_y))) * u.sr
-
-
-def _read_planes(source: FitsImageSource, plane: FitsPlane, area: u.Quantity) -> _Planes:
-    """Read image and noise, converted to nJy, with what is wrong with them."""
-    nominal = plane.header.get("PIXAR_SR")
-    if isinstance(nominal, float) and abs(nominal / area.to_value(u.sr) - 1.0) > _AREA_TOLERANCE:
-        _LOG.info(
-            "%s: PIXAR_SR is %.5g, the pixels of its coordinate system are %.5g sr, which is used.",
-            plane.name,
-            nominal,
-            area.to_value(u.sr),
-        )
-    njy = source.pixel_unit.njy(plane.header, plane.name, area)
-    no_data = ~np.isfinite(plane.array)
-    is_variance = source.variance is not None
-    noise_source = source.variance if source.variance is not None else source.noise
-    assert noise_source is not None, "Guaranteed by FitsImageSource."
-    noise = read_plane(noise_source)
-    _check_shape(noise, plane)
-    noise_njy = source.pixel_unit.njy_of_noise(noise.header, noise.name, area, njy, is_variance=is_variance)
-    bad = ~np.isfinite(noise.array) | ~(noise.array > 0)
-    usable = ~bad & ~no_data
-    if not usable.any():
-        raise IngestError(f"{plane.name}, {noise.name}: no pixel has both a value and a positive noise.")
-    variance = noise.array * noise_njy if is_variance else (noise.array * noise_njy) ** 2
-    # Flagged pixels get a value that no sum over the image chokes on.
-    variance[bad] = np.median(variance[usable])
-    if bad.any() or no_data.any():
-        _LOG.info(
-            "%s: %d pixels without data, %d without a positive noise.",
-            plane.name,
-            int(no_data.sum()),
-            int(bad.sum()),
-        )
-    image = np.where(no_data, np.nan, plane.array * njy)
-    return _Planes(image.astype(np.float32), variance.astype(np.float32), bad, no_data)
-
-
-def _read_mask(source: Path, plane: FitsPlane) -> np.ndarray:
-    mask = read_plane(source)
-    _check_shape(mask, plane)
-    return mask.array != 0
+def _warp(image: FitsImage, wcs: Any, bbox: Box, psf_size: int) -> tuple[FitsImage, NoisePower]:
+    warped = warp_template(
+        image.name,
+        image.pixels,
+        image.variance,
+        image.planes,
+        image.psf,
+        image.wcs,
+        wcs,
+        bbox,
+        psf_size=psf_size,
+    )
+    _LOG.info(
+        "%s: warped by up to %.1f pixels, pixel scale ratio %.3f.",
+        image.name,
+        warped.metadata["warpLargestShift"],
+        warped.metadata["warpPixelScale"],
+    )
+    on_science_grid = replace(
+        image,
+        pixels=warped.pixels,
+        variance=warped.variance,
+        planes=warped.planes,
+        psf=warped.psf,
+        wcs=wcs,
+        metadata={**image.metadata, **warped.metadata},
+    )
+    return on_science_grid, warped.noise_power
 
 
 def _filter(plane: FitsPlane, physical_filter: str | None, band: str | None) -> str:

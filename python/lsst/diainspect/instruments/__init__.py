@@ -8,6 +8,7 @@ from ._camera import (
     mosaic,
     single_detector,
 )
+from ._dia_alerts import DiaAlerts
 from ._dia_fits import DiaFits
 from ._dia_sim import DiaSim
 from ._dimension_records import ExposureRecord, insert_exposure_records, make_observation_info, pixel_region
@@ -18,6 +19,7 @@ __all__ = [
     "VISIT_LIMIT",
     "CameraLayout",
     "DetectorLayout",
+    "DiaAlerts",
     "DiaFits",
     "DiaSim",
     "ExposureRecord",

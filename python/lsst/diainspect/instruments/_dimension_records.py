@@ -51,6 +51,8 @@ class ExposureRecord:
         What it was taken for.
     is_simulated : `bool`, optional
         Whether the pixels were simulated.
+    is_packed : `bool`, optional
+        Whether visit and detector must be small enough to be packed into source identifiers.
     """
 
     instrument: str
@@ -65,9 +67,10 @@ class ExposureRecord:
     target_name: str = "unknown"
     science_program: str = "unknown"
     is_simulated: bool = False
+    is_packed: bool = True
 
     def __post_init__(self) -> None:
-        for detector in self.regions:
+        for detector in self.regions if self.is_packed else ():
             check_numbers(self.visit, detector)
         if not self.exposure_time > 0:
             raise ValueError(f"Exposure time must be positive, got {self.exposure_time} s.")

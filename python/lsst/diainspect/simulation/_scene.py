@@ -1,4 +1,5 @@
-"""The simulated sky: stars, galaxies, transients and variables, and what each does between template and science.
+"""The simulated sky: stars, galaxies, transients, variables and moving objects, and what each does between template
+and science image.
 
 Fluxes are in nJy; positions are pixels. The truth table is all that the renderer sees.
 """
@@ -17,17 +18,20 @@ import scipy.fft
 from astropy.table import Table
 from lsst.images import Box, SkyProjection
 from scipy.spatial import cKDTree
+from scipy.special import gamma, gammaincinv
 
 from lsst.diainspect.psf import PixelBasisPsf
 
 from ._conditions import ObservingConditions
+from ._counts import draw_fluxes, lsst_density, lsst_fluxes, magnitude_of_flux
 
-type Kind = Literal["star", "galaxy", "transient", "variable"]
+type Kind = Literal["star", "galaxy", "transient", "variable", "moving"]
+type Counts = Literal["power_law", "lsst"]
+_COUNTS = ("power_law", "lsst")
+type HostSelection = Literal["random", "surface_brightness"]
+_HOST_SELECTIONS = ("random", "surface_brightness")
 type Perturbation = Literal["shift", "width"]
 _PERTURBATIONS = ("shift", "width")
-
-_AB_ZERO_POINT = 31.4
-"""AB magnitude of 1 nJy."""
 
 _ID_STRIDE = 1 << 20
 """More than the objects of one detector: identifiers are (detector, or visit and detector) times this + counter."""
@@ -42,6 +46,17 @@ _MAX_SHEAR = 0.6
 _MAX_HALF_LIGHT_RADIUS = 12.0
 """Largest galaxy [pixel]."""
 
+_CANDIDATES_PER_HOST = 40
+"""Places tried for each transient that is to have a given surface brightness below it."""
+
+_BLUE_STARS = (0.45, 0.6, 0.15)
+_RED_STARS = (0.55, 2.2, 0.35)
+"""Fraction, mean and root mean square of g - i: turn-off stars and M dwarfs, the two peaks at high latitude [mag]."""
+_GALAXY_COLOUR = (1.0, 0.5)
+_TRANSIENT_COLOUR = (0.3, 0.4)
+_MOVING_COLOUR = (0.8, 0.1)
+"""Mean and root mean square of g - i [mag]; asteroids reflect sunlight."""
+
 
 @dataclass(frozen=True)
 class SceneConfig:
@@ -51,20 +66,43 @@ class SceneConfig:
     ----------
     blank : `bool`
         Leave the sky empty: noise only.
+    counts : {'power_law', 'lsst'}
+        Number and magnitudes of stars and galaxies: from the densities and slopes below; or as LSST will find
+        them at the galactic latitude of DC2, between the magnitudes below.
+    density_factor : `float`
+        Multiplies the numbers of stars and galaxies.
     star_density, galaxy_density : `float`
-        Sources per square arcminute.
+        Sources per square arcminute; for ``power_law``.
     star_magnitudes, galaxy_magnitudes : `tuple` [`float`, `float`]
         Brightest and faintest AB magnitude.
     star_slope, galaxy_slope : `float`
-        s in dN/dm ~ 10^(s m).
+        s in dN/dm ~ 10^(s m); for ``power_law``.
     n_transients : `int`
         Transients that appear or fade.
     transient_snr : `tuple` [`float`, `float`]
         Range of their ideal S/N in the difference; log-uniform.
     host_fraction : `float`
         Fraction of the transients placed on a galaxy.
+    host_selection : {'random', 'surface_brightness'}
+        Take any galaxies; or places spread evenly over the surface brightness that galaxies offer.
+    host_offset : `tuple` [`float`, `float`]
+        Range of the distance of a transient from its host, uniform in area [half-light radius].
     fading_fraction : `float`
         Fraction that is in the template and gone from the science image.
+    n_left_in_template : `int`
+        Transients among them that had begun when the template was taken. Their S/N is that of the change.
+    left_in_fraction : `float`
+        The part of their flux that the template has.
+    n_moving : `int`
+        Moving objects, in the science image only.
+    moving_rate : `tuple` [`float`, `float`]
+        Range of their motion; log-uniform [arcsec / hour].
+    moving_snr : `tuple` [`float`, `float`]
+        Range of their ideal S/N in the difference, the trail known; log-uniform.
+    n_proper_motion : `int`
+        Constant stars that move.
+    proper_motion : `tuple` [`float`, `float`]
+        Range of their proper motion; log-uniform [mas / year].
     n_variables : `int`
         Stars that change.
     variable_amplitude : `tuple` [`float`, `float`]
@@ -84,6 +122,8 @@ class SceneConfig:
     """
 
     blank: bool = False
+    counts: Counts = "power_law"
+    density_factor: float = 1.0
     star_density: float = 10.0
     star_magnitudes: tuple[float, float] = (15.0, 25.0)
     star_slope: float = 0.15
@@ -93,7 +133,16 @@ class SceneConfig:
     n_transients: int = 30
     transient_snr: tuple[float, float] = (5.0, 100.0)
     host_fraction: float = 0.6
+    host_selection: HostSelection = "random"
+    host_offset: tuple[float, float] = (0.0, 1.0)
     fading_fraction: float = 0.2
+    n_left_in_template: int = 0
+    left_in_fraction: float = 0.3
+    n_moving: int = 0
+    moving_rate: tuple[float, float] = (20.0, 2000.0)
+    moving_snr: tuple[float, float] = (5.0, 100.0)
+    n_proper_motion: int = 0
+    proper_motion: tuple[float, float] = (100.0, 1000.0)
     n_variables: int = 10
     variable_amplitude: tuple[float, float] = (0.05, 0.5)
     n_perturbed: int = 0
@@ -104,7 +153,17 @@ class SceneConfig:
     isolation: float = 32.0
 
     def __post_init__(self) -> None:
-        for name in ("star_density", "galaxy_density", "n_transients", "n_variables", "n_perturbed"):
+        for name in (
+            "density_factor",
+            "star_density",
+            "galaxy_density",
+            "n_transients",
+            "n_left_in_template",
+            "n_variables",
+            "n_moving",
+            "n_proper_motion",
+            "n_perturbed",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         for name in ("host_fraction", "fading_fraction"):
@@ -114,12 +173,29 @@ class SceneConfig:
             low, high = getattr(self, name)
             if not low < high:
                 raise ValueError(f"{name} must be (brightest, faintest), got {(low, high)}.")
-        for name in ("transient_snr", "variable_amplitude", "perturbed_snr"):
+        if not 0 <= self.left_in_fraction < 1:
+            raise ValueError(f"left_in_fraction must be in [0, 1), got {self.left_in_fraction}.")
+        if not 0 <= self.host_offset[0] <= self.host_offset[1]:
+            raise ValueError(f"host_offset must be a range (low, high), got {self.host_offset}.")
+        for name in (
+            "transient_snr",
+            "variable_amplitude",
+            "perturbed_snr",
+            "moving_rate",
+            "moving_snr",
+            "proper_motion",
+        ):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be a positive range (low, high), got {(low, high)}.")
         if self.perturbation not in _PERTURBATIONS:
             raise ValueError(f"perturbation must be one of {_PERTURBATIONS}, got {self.perturbation!r}.")
+        if self.counts not in _COUNTS:
+            raise ValueError(f"counts must be one of {_COUNTS}, got {self.counts!r}.")
+        if self.host_selection not in _HOST_SELECTIONS:
+            raise ValueError(
+                f"host_selection must be one of {_HOST_SELECTIONS}, got {self.host_selection!r}."
+            )
         if not self.width_change > -1:
             raise ValueError(f"width_change must be above -1, got {self.width_change}.")
 
@@ -131,6 +207,9 @@ class Scene:
     ``x``, ``y`` are positions in the template [pixel]; ``shift_x``, ``shift_y`` the object's own displacement
     in the science image, to which the visit's common shift is added. Galaxies have a half-light radius [pixel],
     Sersic index and shear; for point sources these are NaN.
+
+    ``shift_x``, ``shift_y`` and ``width_change`` are the sums of what is asked for by ``perturbation`` and of the
+    effects listed each on its own: jitter, refraction, proper motion [pixel], brighter-fatter widening.
     """
 
     object_id: np.ndarray
@@ -150,13 +229,31 @@ class Scene:
     width_change: np.ndarray
     ideal_snr: np.ndarray
     science_snr: np.ndarray
+    colour: np.ndarray
+    jitter_x: np.ndarray
+    jitter_y: np.ndarray
+    refraction_x: np.ndarray
+    refraction_y: np.ndarray
+    proper_motion_x: np.ndarray
+    proper_motion_y: np.ndarray
+    brighter_fatter: np.ndarray
+    template_brighter_fatter: np.ndarray
+    trail_length: np.ndarray
+    trail_angle: np.ndarray
+    host_offset: np.ndarray
+    host_surface_brightness: np.ndarray
 
     def __len__(self) -> int:
         return len(self.object_id)
 
 
 def ideal_difference_sigma(
-    science_psf: np.ndarray, template_psf: np.ndarray, science_variance: float, template_variance: float
+    science_psf: np.ndarray,
+    template_psf: np.ndarray,
+    science_variance: float,
+    template_variance: float,
+    *,
+    trail: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Error of the flux of a point source in the best possible difference of two images.
 
@@ -169,6 +266,9 @@ def ideal_difference_sigma(
         Unit-sum PSFs.
     science_variance, template_variance : `float`
         Sky variances [nJy^2].
+    trail : `tuple` [`numpy.ndarray`, `numpy.ndarray`], optional
+        Lengths [pixel] and directions [degree] of the trails of moving sources; their information at each k is
+        that of a point source times sinc^2(k L).
 
     Returns
     -------
@@ -180,6 +280,11 @@ def ideal_difference_sigma(
     power_r = np.abs(scipy.fft.fft2(template_psf, s=(size, size))) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         density = power_n * power_r / (science_variance * power_r + template_variance * power_n)
+    if trail is not None:
+        length, angle = trail[0][:, None, None], np.deg2rad(trail[1])[:, None, None]
+        frequency = scipy.fft.fftfreq(size)
+        along = np.cos(angle) * frequency[None, None, :] + np.sin(angle) * frequency[None, :, None]
+        density = density * np.sinc(along * length) ** 2
     information = np.nan_to_num(density).mean(axis=(-2, -1))
     return 1.0 / np.sqrt(information)
 
@@ -207,6 +312,19 @@ class _Gatherer:
         "width_change": 0.0,
         "ideal_snr": 0.0,
         "science_snr": 0.0,
+        "colour": 0.0,
+        "jitter_x": 0.0,
+        "jitter_y": 0.0,
+        "refraction_x": 0.0,
+        "refraction_y": 0.0,
+        "proper_motion_x": 0.0,
+        "proper_motion_y": 0.0,
+        "brighter_fatter": 0.0,
+        "template_brighter_fatter": 0.0,
+        "trail_length": 0.0,
+        "trail_angle": np.nan,
+        "host_offset": np.nan,
+        "host_surface_brightness": np.nan,
     }
 
     def add(self, kind: Kind, **columns: np.ndarray) -> None:
@@ -310,8 +428,7 @@ def make_scene(
     first_id += config.n_perturbed
 
     # Stars, some of them variable.
-    x, y = _positions(sky_rng, bounds, sky_rng.poisson(config.star_density * area))
-    flux = _fluxes(sky_rng, len(x), config.star_magnitudes, config.star_slope)
+    x, y, flux = _static_sources("star", config, bounds, area, sky_rng)
     is_variable = np.zeros(len(x), dtype=bool)
     is_variable[sky_rng.permutation(len(x))[: config.n_variables]] = True
     keep = _is_far(x, y, x_perturbed, y_perturbed, config.isolation)
@@ -345,10 +462,9 @@ def make_scene(
     )
 
     # Galaxies: fainter ones are smaller.
-    x, y = _positions(sky_rng, bounds, sky_rng.poisson(config.galaxy_density * area))
+    x, y, flux = _static_sources("galaxy", config, bounds, area, sky_rng)
     n_galaxies = len(x)
-    flux = _fluxes(sky_rng, n_galaxies, config.galaxy_magnitudes, config.galaxy_slope)
-    magnitude = _magnitude(flux)
+    magnitude = magnitude_of_flux(flux)
     radius = (
         0.35
         / pixel_scale
@@ -372,6 +488,7 @@ def make_scene(
     galaxies["object_id"] = first_id + np.arange(int(keep.sum()))
     gatherer.add("galaxy", **galaxies)
 
+    first_visit_id = ((visit + 1) * _DETECTORS + detector) * _ID_STRIDE
     gatherer.add(
         "transient",
         **_transients(
@@ -382,14 +499,127 @@ def make_scene(
             avoid=(x_perturbed, y_perturbed),
             difference_sigma=difference_sigma,
             science_sigma=science_sigma,
-            first_id=((visit + 1) * _DETECTORS + detector) * _ID_STRIDE,
+            first_id=first_visit_id,
+            pixel_scale=pixel_scale,
         ),
     )
+    # Streams of their own, so that what is switched on does not change anything else.
+    colour_rng, motion_rng = sky_rng.spawn(2)
+    moving_rng, new_colour_rng, jitter_rng = visit_rng.spawn(3)
+    if config.n_moving > 0:
+        x, y = _positions(moving_rng, bounds, config.n_moving)
+        rate = _log_uniform(moving_rng, config.moving_rate, config.n_moving)
+        length = rate * conditions.exposure_time / 3600.0 / pixel_scale
+        angle = moving_rng.uniform(0.0, 360.0, config.n_moving)
+        snr = _log_uniform(moving_rng, config.moving_snr, config.n_moving)
+        images = science_psf.evaluate(x, y), template_psf.evaluate(x, y)
+        sigma = ideal_difference_sigma(*images, science_variance, template_variance, trail=(length, angle))
+        keep = _is_far(x, y, x_perturbed, y_perturbed, config.isolation)
+        gatherer.add(
+            "moving",
+            object_id=first_visit_id + config.n_transients + np.flatnonzero(keep),
+            x=x[keep],
+            y=y[keep],
+            science_flux=(snr * sigma)[keep],
+            template_flux=np.zeros(int(keep.sum())),
+            trail_length=length[keep],
+            trail_angle=angle[keep],
+            ideal_snr=snr[keep],
+            science_snr=(snr * sigma)[keep] / science_sigma(x[keep], y[keep]),
+        )
     scene = gatherer.joined()
     if conditions.position_jitter > 0:
-        scene.shift_x[:] += visit_rng.normal(scale=conditions.position_jitter, size=len(scene))
-        scene.shift_y[:] += visit_rng.normal(scale=conditions.position_jitter, size=len(scene))
+        scene.jitter_x[:] += visit_rng.normal(scale=conditions.position_jitter, size=len(scene))
+        scene.jitter_y[:] += visit_rng.normal(scale=conditions.position_jitter, size=len(scene))
+    if conditions.astrometric_jitter is not None:
+        jitter = conditions.astrometric_jitter.displacements(
+            jitter_rng, scene.x, scene.y, bounds, pixel_scale
+        )
+        scene.jitter_x[:] += jitter[0]
+        scene.jitter_y[:] += jitter[1]
+    _set_colours(scene, colour_rng, new_colour_rng)
+    if conditions.chromatic_refraction is not None:
+        refraction = conditions.chromatic_refraction.displacements(scene.colour, conditions.band, pixel_scale)
+        scene.refraction_x[:], scene.refraction_y[:] = refraction
+    _set_proper_motions(scene, config, motion_rng, conditions.template_age, pixel_scale)
+    scene.shift_x[:] += scene.jitter_x + scene.refraction_x + scene.proper_motion_x
+    scene.shift_y[:] += scene.jitter_y + scene.refraction_y + scene.proper_motion_y
+    if conditions.brighter_fatter is not None:
+        _set_brighter_fatter(scene, conditions, science_psf, template_psf)
     return scene
+
+
+def _static_sources(
+    kind: Literal["star", "galaxy"], config: SceneConfig, bounds: Box, area: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw positions and fluxes of the stars or galaxies in an area [arcmin^2]."""
+    is_star = kind == "star"
+    magnitudes = config.star_magnitudes if is_star else config.galaxy_magnitudes
+    if config.counts == "lsst":
+        density = lsst_density(kind, magnitudes)
+    else:
+        density = config.star_density if is_star else config.galaxy_density
+    x, y = _positions(rng, bounds, rng.poisson(config.density_factor * density * area))
+    if config.counts == "lsst":
+        return x, y, lsst_fluxes(rng, len(x), kind, magnitudes)
+    slope = config.star_slope if is_star else config.galaxy_slope
+    return x, y, draw_fluxes(rng, len(x), magnitudes, slope)
+
+
+def _set_colours(scene: Scene, sky_rng: np.random.Generator, visit_rng: np.random.Generator) -> None:
+    """Draw g - i [mag]; what stays on the sky keeps its colour."""
+    is_new = (scene.kind == "transient") | (scene.kind == "moving")
+    stays = np.flatnonzero(~is_new)
+    # In the order of their identifiers, which a change of the configuration for the visit does not change.
+    stays = stays[np.argsort(scene.object_id[stays], kind="stable")]
+    chance, deviate = sky_rng.uniform(size=len(stays)), sky_rng.normal(size=len(stays))
+    is_blue = chance < _BLUE_STARS[0]
+    star_colour = np.where(
+        is_blue, _BLUE_STARS[1] + _BLUE_STARS[2] * deviate, _RED_STARS[1] + _RED_STARS[2] * deviate
+    )
+    galaxy_colour = _GALAXY_COLOUR[0] + _GALAXY_COLOUR[1] * deviate
+    scene.colour[stays] = np.where(scene.kind[stays] == "galaxy", galaxy_colour, star_colour)
+    deviate = visit_rng.normal(size=int(is_new.sum()))
+    is_moving = scene.kind[is_new] == "moving"
+    scene.colour[is_new] = np.where(
+        is_moving,
+        _MOVING_COLOUR[0] + _MOVING_COLOUR[1] * deviate,
+        _TRANSIENT_COLOUR[0] + _TRANSIENT_COLOUR[1] * deviate,
+    )
+
+
+def _set_proper_motions(
+    scene: Scene, config: SceneConfig, rng: np.random.Generator, years: float, pixel_scale: float
+) -> None:
+    """Let some of the constant stars move; the same ones on every visit."""
+    stars = np.flatnonzero((scene.kind == "star") & (scene.perturbation == "none"))
+    chosen = rng.permutation(stars)[: config.n_proper_motion]
+    n = len(chosen)
+    moved = _log_uniform(rng, config.proper_motion, n) * 1e-3 / pixel_scale * years
+    angle = rng.uniform(0.0, 2.0 * np.pi, n)
+    scene.proper_motion_x[chosen] = moved * np.cos(angle)
+    scene.proper_motion_y[chosen] = moved * np.sin(angle)
+
+
+def _set_brighter_fatter(
+    scene: Scene, conditions: ObservingConditions, science_psf: PixelBasisPsf, template_psf: PixelBasisPsf
+) -> None:
+    """Widen point sources that do not move by what their peaks ask for."""
+    effect = conditions.brighter_fatter
+    assert effect is not None
+    points = np.isin(scene.kind, ("star", "variable", "transient"))
+    if not points.any():
+        return
+    x, y = scene.x[points], scene.y[points]
+
+    def widening(psf: PixelBasisPsf, flux: np.ndarray) -> np.ndarray:
+        peak = psf.evaluate(x, y).max(axis=(1, 2)) * flux / conditions.njy_per_electron
+        return effect.widening(peak, conditions.saturation)
+
+    scene.brighter_fatter[points] = widening(science_psf, scene.science_flux[points])
+    scene.width_change[:] = (1.0 + scene.width_change) * (1.0 + scene.brighter_fatter) - 1.0
+    if effect.in_template:
+        scene.template_brighter_fatter[points] = widening(template_psf, scene.template_flux[points])
 
 
 def _transients(
@@ -402,39 +632,101 @@ def _transients(
     difference_sigma: Callable[[np.ndarray, np.ndarray], np.ndarray],
     science_sigma: Callable[[np.ndarray, np.ndarray], np.ndarray],
     first_id: int,
+    pixel_scale: float,
 ) -> dict[str, np.ndarray]:
     """Place transients, those on hosts within the host's light, and give them the flux of their S/N."""
     n = config.n_transients
     x, y = _positions(rng, bounds, n)
     host_id = np.full(n, -1, dtype=np.int64)
+    host_offset, surface_brightness = np.full(n, np.nan), np.full(n, np.nan)
     hosted = np.flatnonzero(rng.uniform(size=n) < config.host_fraction)
     n_galaxies = len(galaxies["x"])
     if n_galaxies > 0:
-        # Each galaxy hosts once, unless there are fewer galaxies than transients.
-        order = rng.permutation(n_galaxies)
-        chosen = order[np.arange(len(hosted)) % n_galaxies]
-        distance = galaxies["half_light_radius"][chosen] * np.sqrt(rng.uniform(0.0, 1.0, len(hosted)))
-        angle = rng.uniform(0.0, 2.0 * np.pi, len(hosted))
-        x[hosted] = galaxies["x"][chosen] + distance * np.cos(angle)
-        y[hosted] = galaxies["y"][chosen] + distance * np.sin(angle)
+        if config.host_selection == "random":
+            # Each galaxy hosts once, unless there are fewer galaxies than transients.
+            order = rng.permutation(n_galaxies)
+            chosen = order[np.arange(len(hosted)) % n_galaxies]
+            distance, angle = _host_offsets(config, galaxies, chosen, rng)
+        else:
+            tried = rng.integers(0, n_galaxies, _CANDIDATES_PER_HOST * len(hosted))
+            distance, angle = _host_offsets(config, galaxies, tried, rng)
+            offered = _surface_brightness(
+                galaxies, tried, distance * np.cos(angle), distance * np.sin(angle), pixel_scale
+            )
+            best = _spread_evenly(offered, len(hosted), rng)
+            chosen, distance, angle = tried[best], distance[best], angle[best]
+        dx, dy = distance * np.cos(angle), distance * np.sin(angle)
+        x[hosted] = galaxies["x"][chosen] + dx
+        y[hosted] = galaxies["y"][chosen] + dy
         host_id[hosted] = galaxies["object_id"][chosen]
+        host_offset[hosted] = distance / galaxies["half_light_radius"][chosen]
+        surface_brightness[hosted] = _surface_brightness(galaxies, chosen, dx, dy, pixel_scale)
     x = np.clip(x, bounds.x.start, bounds.x.stop - 1)
     y = np.clip(y, bounds.y.start, bounds.y.stop - 1)
     snr = _log_uniform(rng, config.transient_snr, n)
     fades = rng.uniform(size=n) < config.fading_fraction
     flux = snr * difference_sigma(x, y)
+    science_flux = np.where(fades, 0.0, flux)
+    template_flux = np.where(fades, flux, 0.0)
+    left_in = np.flatnonzero(~fades)[: config.n_left_in_template]
+    science_flux[left_in] /= 1.0 - config.left_in_fraction
+    template_flux[left_in] = science_flux[left_in] - flux[left_in]
     columns = {
         "object_id": first_id + np.arange(n),
         "x": x,
         "y": y,
-        "science_flux": np.where(fades, 0.0, flux),
-        "template_flux": np.where(fades, flux, 0.0),
+        "science_flux": science_flux,
+        "template_flux": template_flux,
         "host_id": host_id,
+        "host_offset": host_offset,
+        "host_surface_brightness": surface_brightness,
         "ideal_snr": snr,
-        "science_snr": np.where(fades, 0.0, flux / science_sigma(x, y)),
+        "science_snr": np.where(fades, 0.0, science_flux / science_sigma(x, y)),
     }
     keep = _is_far(x, y, *avoid, config.isolation)
     return {name: values[keep] for name, values in columns.items()}
+
+
+def _host_offsets(
+    config: SceneConfig, galaxies: dict[str, np.ndarray], chosen: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw distances [pixel] and directions [radian] from the hosts, uniform in area."""
+    low, high = config.host_offset
+    area = low**2 + (high**2 - low**2) * rng.uniform(0.0, 1.0, len(chosen))
+    return galaxies["half_light_radius"][chosen] * np.sqrt(area), rng.uniform(0.0, 2.0 * np.pi, len(chosen))
+
+
+def _surface_brightness(
+    galaxies: dict[str, np.ndarray], chosen: np.ndarray, dx: np.ndarray, dy: np.ndarray, pixel_scale: float
+) -> np.ndarray:
+    """Return the surface brightness of Sersic profiles off their centres, before the PSF [AB mag / arcsec^2].
+
+    I(r) = F b^(2n) / (2 pi n R^2 Gamma(2n)) exp(-b (r / R)^(1/n)), where R holds half of the light F and r is the
+    radius on the circle that the shear makes the ellipse of.
+    """
+    n, radius = galaxies["sersic_index"][chosen], galaxies["half_light_radius"][chosen]
+    g1, g2 = galaxies["g1"][chosen], galaxies["g2"][chosen]
+    # The inverse of a shear that keeps areas.
+    norm = np.sqrt(1.0 - g1**2 - g2**2)
+    u = ((1.0 - g1) * dx - g2 * dy) / norm
+    v = (-g2 * dx + (1.0 + g1) * dy) / norm
+    b = gammaincinv(2.0 * n, 0.5)
+    centre = (
+        galaxies["science_flux"][chosen] * b ** (2.0 * n) / (2.0 * np.pi * n * radius**2 * gamma(2.0 * n))
+    )
+    intensity = centre * np.exp(-b * (np.hypot(u, v) / radius) ** (1.0 / n))
+    return magnitude_of_flux(intensity / pixel_scale**2)
+
+
+def _spread_evenly(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Choose n of the values, each once, that cover the range of the middle nine tenths evenly."""
+    remaining = values.copy()
+    chosen = np.zeros(n, dtype=int)
+    faint, bright = np.percentile(values, 95.0), np.percentile(values, 5.0)
+    for index, wanted in enumerate(rng.uniform(bright, faint, n)):
+        chosen[index] = np.argmin(np.abs(remaining - wanted))
+        remaining[chosen[index]] = np.inf
+    return chosen
 
 
 def _positions(rng: np.random.Generator, bounds: Box, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -486,27 +778,13 @@ def _signs(rng: np.random.Generator, n: int, negative_fraction: float) -> np.nda
     return np.where(rng.uniform(size=n) < negative_fraction, -1.0, 1.0)
 
 
-def _fluxes(rng: np.random.Generator, n: int, magnitudes: tuple[float, float], slope: float) -> np.ndarray:
-    """Draw fluxes [nJy] with counts that grow as 10^(slope m)."""
-    low, high = (10.0 ** (slope * magnitude) for magnitude in magnitudes)
-    uniform = rng.uniform(size=n)
-    if slope == 0:
-        magnitude = magnitudes[0] + uniform * (magnitudes[1] - magnitudes[0])
-    else:
-        magnitude = np.log10(low + uniform * (high - low)) / slope
-    return 10.0 ** (0.4 * (_AB_ZERO_POINT - magnitude))
-
-
-def _magnitude(flux: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore"):
-        return _AB_ZERO_POINT - 2.5 * np.log10(flux)
-
-
 def truth_table(
     scene: Scene,
     projection: SkyProjection[Any],
     conditions: ObservingConditions,
     saturated: np.ndarray,
+    *,
+    bounds: Box | None = None,
 ) -> Table:
     """Write the scene as the truth table of a visit and detector.
 
@@ -520,6 +798,8 @@ def truth_table(
         Conditions of the visit.
     saturated : `numpy.ndarray`, (N,), bool
         Whether an object's centre is saturated in either image.
+    bounds : `lsst.images.Box`, optional
+        The detector, for the calibration gradient.
 
     Returns
     -------
@@ -528,6 +808,10 @@ def truth_table(
     """
     sky = projection.pixel_to_sky(x=scene.x, y=scene.y) if len(scene) else None
     brightest = np.maximum(scene.science_flux, scene.template_flux)
+    x, y = scene.x + scene.shift_x + conditions.shift_x, scene.y + scene.shift_y + conditions.shift_y
+    flux_scale = np.full(len(scene), conditions.flux_scale)
+    if conditions.calibration_gradient is not None and bounds is not None:
+        flux_scale *= conditions.calibration_gradient.at(x, y, bounds)
     columns: list[tuple[str, np.ndarray, u.UnitBase | None, str]] = [
         (
             "objectId",
@@ -535,16 +819,16 @@ def truth_table(
             None,
             "Identifier; the same on every visit for what stays.",
         ),
-        ("kind", scene.kind, None, "star, galaxy, transient or variable."),
+        ("kind", scene.kind, None, "star, galaxy, transient, variable or moving."),
         (
             "x",
-            scene.x + scene.shift_x + conditions.shift_x,
+            x,
             u.pix,
             "Position in the science image, all displacements included.",
         ),
         (
             "y",
-            scene.y + scene.shift_y + conditions.shift_y,
+            y,
             u.pix,
             "Position in the science image, all displacements included.",
         ),
@@ -557,7 +841,7 @@ def truth_table(
             "ICRS right ascension of templateX, Y.",
         ),
         ("dec", sky.dec.deg if sky is not None else np.zeros(0), u.deg, "ICRS declination of templateX, Y."),
-        ("mag", _magnitude(brightest), u.mag, "AB magnitude of the brighter of the two fluxes."),
+        ("mag", magnitude_of_flux(brightest), u.mag, "AB magnitude of the brighter of the two fluxes."),
         (
             "scienceFlux",
             scene.science_flux,
@@ -609,6 +893,67 @@ def truth_table(
             scene.width_change,
             None,
             "Relative widening of its image in the science image, pixel included.",
+        ),
+        ("color", scene.colour, u.mag, "g - i."),
+        (
+            "jitterX",
+            scene.jitter_x,
+            u.pix,
+            "Part of shiftX that is astrometric jitter: of the source alone, correlated and smooth.",
+        ),
+        ("jitterY", scene.jitter_y, u.pix, "Part of shiftY that is astrometric jitter."),
+        ("dcrShiftX", scene.refraction_x, u.pix, "Part of shiftX that is differential chromatic refraction."),
+        ("dcrShiftY", scene.refraction_y, u.pix, "Part of shiftY that is differential chromatic refraction."),
+        (
+            "properMotionShiftX",
+            scene.proper_motion_x,
+            u.pix,
+            "Part of shiftX that is proper motion since the template.",
+        ),
+        (
+            "properMotionShiftY",
+            scene.proper_motion_y,
+            u.pix,
+            "Part of shiftY that is proper motion since the template.",
+        ),
+        (
+            "brighterFatterWidth",
+            scene.brighter_fatter,
+            None,
+            "Part of widthChange that is the brighter-fatter effect.",
+        ),
+        (
+            "templateBrighterFatterWidth",
+            scene.template_brighter_fatter,
+            None,
+            "Relative widening of its image in the template by the brighter-fatter effect.",
+        ),
+        ("isMoving", scene.kind == "moving", None, "A moving object, in the science image only."),
+        ("trailLength", scene.trail_length, u.pix, "Path during the exposure; 0 for what does not move."),
+        ("trailAngle", scene.trail_angle, u.deg, "Moving objects: direction of the path, from +x to +y."),
+        (
+            "hostOffset",
+            scene.host_offset,
+            None,
+            "Transients: distance from the host in its half-light radii.",
+        ),
+        (
+            "hostSurfaceBrightness",
+            scene.host_surface_brightness,
+            u.mag / u.arcsec**2,
+            "Transients: surface brightness of the host below it, before the PSF (AB).",
+        ),
+        (
+            "isLeftInTemplate",
+            (scene.kind == "transient") & (scene.template_flux > 0) & (scene.science_flux > 0),
+            None,
+            "A transient whose beginning is in the template.",
+        ),
+        (
+            "fluxScale",
+            flux_scale,
+            None,
+            "Error of the science image's calibration at its place: the image has this times scienceFlux.",
         ),
     ]
     table = Table()

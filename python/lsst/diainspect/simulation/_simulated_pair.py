@@ -22,12 +22,14 @@ from lsst.diainspect.instruments import (
     make_observation_info,
     make_tangent_projection,
 )
-from lsst.diainspect.masks import make_mask_schema
-from lsst.diainspect.psf import PixelBasisPsf
+from lsst.diainspect.masks import PLANES_BAD_FOR_SUBTRACTION, make_mask_schema, masked_by
+from lsst.diainspect.psf import PixelBasisPsf, measure_psf
 
+from ._artefact import artefact_table
+from ._coadd_template import coadd_epochs, coadd_psf, draw_epochs
 from ._conditions import ObservingConditions
 from ._psf_field import PsfField
-from ._render import Rendering, render
+from ._render import CameraEffects, Rendering, render
 from ._scene import SceneConfig, make_scene, truth_table
 
 _DEFAULT_BORESIGHT = SkyCoord(62.0, -37.0, unit="deg")
@@ -36,7 +38,17 @@ _DEFAULT_BORESIGHT = SkyCoord(62.0, -37.0, unit="deg")
 _FIRST_NIGHT = Time("2026-01-01T04:00:00", format="isot", scale="tai")
 
 # What a random number is for, so that more of one kind never changes another.
-_SKY, _CHANGES, _PSFS, _SCIENCE_NOISE, _TEMPLATE_NOISE = range(5)
+(
+    _SKY,
+    _CHANGES,
+    _PSFS,
+    _SCIENCE_NOISE,
+    _TEMPLATE_NOISE,
+    _EPOCHS,
+    _STREAKS,
+    _COSMIC_RAYS,
+    _COLUMNS,
+) = range(9)
 
 
 @dataclass(frozen=True)
@@ -52,9 +64,13 @@ class SimulatedPair:
     truth : `astropy.table.Table`
         Truth, one row an object (see `simulate_pair`).
     science_psf, template_psf : `lsst.diainspect.psf.PixelBasisPsf`
-        The PSFs that the images carry.
+        The PSFs that the images carry: exact or measured.
     conditions : `ObservingConditions`
         Conditions of the visit.
+    artefacts : `astropy.table.Table`
+        What the camera and the coadd have put into the images, one row an artefact (see `artefact_table`).
+    true_science_psf, true_template_psf : `lsst.diainspect.psf.PixelBasisPsf`
+        The PSFs that the images were drawn with.
     """
 
     science: VisitImage
@@ -63,6 +79,9 @@ class SimulatedPair:
     science_psf: PixelBasisPsf
     template_psf: PixelBasisPsf
     conditions: ObservingConditions
+    artefacts: Table
+    true_science_psf: PixelBasisPsf
+    true_template_psf: PixelBasisPsf
 
 
 def exposure_record(
@@ -118,10 +137,18 @@ def simulate_pair(
     Returns
     -------
     pair : `SimulatedPair`
-        Images, truth and PSFs. Columns of the truth are objectId, kind (star, galaxy, transient, variable), x, y
-        (in the science image), templateX, templateY, ra, dec, mag, scienceFlux, templateFlux, fluxChange, idealSnr,
-        scienceSnr, hostId, isTransient, isVariable, isSaturated, halfLightRadius, sersicIndex, g1, g2, perturbation
-        (none, shift, width), shiftX, shiftY, widthChange, each with unit and description.
+        Images, truth and PSFs. Columns of the truth are objectId, kind (star, galaxy, transient, variable, moving),
+        x, y (in the science image), templateX, templateY, ra, dec, mag, scienceFlux, templateFlux, fluxChange,
+        idealSnr, scienceSnr, hostId, isTransient, isVariable, isSaturated, halfLightRadius, sersicIndex, g1, g2,
+        perturbation (none, shift, width), shiftX, shiftY, widthChange; color; what the effects did to the object:
+        jitterX, Y, dcrShiftX, Y, properMotionShiftX, Y, brighterFatterWidth, templateBrighterFatterWidth,
+        fluxScale; isMoving, trailLength, trailAngle; hostOffset, hostSurfaceBrightness, isLeftInTemplate. Each has
+        unit and description.
+
+    Raises
+    ------
+    lsst.diainspect.psf.TooFewStars
+        If the PSFs are to be measured and an image has too few stars for that.
     """
     conditions = conditions if conditions is not None else ObservingConditions()
     scene = scene if scene is not None else SceneConfig()
@@ -135,27 +162,41 @@ def simulate_pair(
         return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, detector, *numbers)))
 
     psf_rng = rng(_PSFS, visit)
-    stamp_size = conditions.stamp_size(camera.pixel_scale)
+    pixel_scale = camera.pixel_scale
+    stamp_size = conditions.stamp_size(pixel_scale)
+    coma = conditions.coma
     science_field, template_field = (
         PsfField.random(
             psf_rng,
             bbox,
-            fwhm=seeing / camera.pixel_scale,
+            fwhm=seeing / pixel_scale,
             ellipticity=conditions.ellipticity,
             ellipticity_variation=conditions.ellipticity_variation,
             fwhm_variation=conditions.fwhm_variation,
             size=stamp_size,
+            coma=(coma.x / pixel_scale, coma.y / pixel_scale)
+            if coma is not None and is_science
+            else (0.0, 0.0),
+            coma_gradient=coma.gradient / pixel_scale if coma is not None and is_science else 0.0,
         )
-        for seeing in (conditions.science_seeing, conditions.template_seeing)
+        for is_science, seeing in ((True, conditions.science_seeing), (False, conditions.template_seeing))
     )
-    science_psf, template_psf = science_field.sampled(), template_field.sampled()
+    science_psf = science_field.sampled()
+    epochs = []
+    if conditions.warped_coadd is None:
+        template_psf = template_field.sampled()
+    else:
+        epochs = draw_epochs(
+            conditions, bbox, rng(_EPOCHS, visit), pixel_scale=pixel_scale, stamp_size=stamp_size
+        )
+        template_psf = coadd_psf(epochs, bbox)
     objects = make_scene(
         scene,
         conditions,
         bbox,
         science_psf=science_psf,
         template_psf=template_psf,
-        pixel_scale=camera.pixel_scale,
+        pixel_scale=pixel_scale,
         sky_rng=rng(_SKY),
         visit_rng=rng(_CHANGES, visit),
         visit=visit,
@@ -174,21 +215,34 @@ def simulate_pair(
         is_science=True,
         common_shift=(conditions.shift_x, conditions.shift_y),
         flux_scale=conditions.flux_scale,
+        effects=CameraEffects(
+            conditions,
+            pixel_scale,
+            streak_rng=rng(_STREAKS, visit),
+            cosmic_ray_rng=rng(_COSMIC_RAYS, visit),
+            column_rng=rng(_COLUMNS),
+        ),
         **detection,
     )
-    template = render(
-        objects,
-        template_field,
-        rng(_TEMPLATE_NOISE, visit),
-        is_science=False,
-        n_epochs=conditions.template_epochs,
-        **detection,
-    )
+    template_rng = rng(_TEMPLATE_NOISE, visit)
+    if conditions.warped_coadd is None:
+        template = render(
+            objects,
+            template_field,
+            template_rng,
+            is_science=False,
+            n_epochs=conditions.template_epochs,
+            **detection,
+        )
+    else:
+        template = coadd_epochs(objects, epochs, conditions, bbox, template_rng)
     record = exposure_record(camera, visit, conditions, boresight)
 
     def planes(rendering: Rendering) -> dict[str, Any]:
         mask = Mask(schema=make_mask_schema(), bbox=bbox)
         mask.set("SATURATED", rendering.saturated)
+        for name, plane in rendering.planes.items():
+            mask.set(name, plane)
         return {
             "image": Image(rendering.image, bbox=bbox, unit=u.nJy),
             "mask": mask,
@@ -199,14 +253,32 @@ def simulate_pair(
             "band": conditions.band,
         }
 
+    science_planes, template_planes = planes(science), planes(template)
+    carried = [science_psf, template_psf]
+    if conditions.psf == "piff":
+        carried = [
+            measure_psf(
+                entry["image"].array,
+                entry["variance"].array,
+                masked_by(entry["mask"], PLANES_BAD_FOR_SUBTRACTION),
+                bbox,
+                order=None,
+                size=stamp_size,
+                name=f"{name} of visit {visit}, detector {detector}",
+            ).psf
+            for name, entry in (("science image", science_planes), ("template", template_planes))
+        ]
     column = np.clip(np.rint(objects.x).astype(int) - bbox.x.start, 0, bbox.x.size - 1)
     row = np.clip(np.rint(objects.y).astype(int) - bbox.y.start, 0, bbox.y.size - 1)
     saturated = (science.saturated | template.saturated)[row, column]
     return SimulatedPair(
-        science=VisitImage(psf=science_psf.to_piff(), **planes(science)),
-        template=DifferenceImage(psf=template_psf.to_piff(), **planes(template)),
-        truth=truth_table(objects, projection, conditions, saturated),
-        science_psf=science_psf,
-        template_psf=template_psf,
+        science=VisitImage(psf=carried[0].to_piff(), **science_planes),
+        template=DifferenceImage(psf=carried[1].to_piff(), **template_planes),
+        truth=truth_table(objects, projection, conditions, saturated, bounds=bbox),
+        science_psf=carried[0],
+        template_psf=carried[1],
         conditions=conditions,
+        artefacts=artefact_table(science.artefacts, template.artefacts),
+        true_science_psf=science_psf,
+        true_template_psf=template_psf,
     )

@@ -6,8 +6,10 @@ __all__ = ["BrokenDetector", "SurveyConfig", "VisitPlan", "default_survey", "rea
 
 import dataclasses
 import logging
+import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +28,7 @@ from lsst.diainspect.instruments import (
     pixel_region,
 )
 
-from ._conditions import ObservingConditions
+from ._conditions import EFFECTS, ObservingConditions
 from ._scene import SceneConfig
 from ._simulated_pair import SimulatedPair, exposure_record, simulate_pair
 
@@ -39,6 +41,7 @@ _DATASET_TYPES = {
     "visit_image": "VisitImage",
     "template_detector": "DifferenceImage",
     "dia_truth": "ArrowAstropy",
+    "dia_truth_artefact": "ArrowAstropy",
 }
 
 
@@ -178,20 +181,24 @@ def read_survey(path: str | os.PathLike[str]) -> SurveyConfig:
     """Read a survey from a YAML file.
 
     The file holds the fields of `SurveyConfig`; ``conditions`` are those common to all visits, and each entry
-    of ``visits`` is a visit number and what differs::
+    of ``visits`` is a visit number and what differs. An effect is a mapping with those of its fields that differ
+    from its defaults; a visit changes single fields of a common effect, or switches it off with null::
 
         seed: 7
         size: 1024
         detectors: [0, 1]
-        conditions: {sky_level: 900.0}
+        conditions:
+          sky_level: 900.0
+          cosmic_rays: {}
+          chromatic_refraction: {airmass: 1.1, parallactic_angle: 30.0}
         visits:
-          - {visit: 1, science_seeing: 1.1}
-          - {visit: 2, science_seeing: 0.7, template_seeing: 0.9}
+          - {visit: 1, science_seeing: 1.1, chromatic_refraction: {airmass: 1.5}}
+          - {visit: 2, science_seeing: 0.7, template_seeing: 0.9, cosmic_rays: null}
         scene: {n_transients: 50}
         broken:
           - {detector: 1, visit: 2, how: template_no_data}
 
-    Fields left out have the values of `default_survey`.
+    Fields left out have the values of `default_survey`. ``config/DiaSim/survey.yaml`` of the package names all.
 
     Parameters
     ----------
@@ -230,12 +237,13 @@ def _survey_from_mapping(content: Any) -> SurveyConfig:
             if "visit" not in entry:
                 raise ValueError(f"an entry of visits has no visit number: {entry}.")
             number = int(entry.pop("visit"))
-            visits.append(
-                VisitPlan(number, _make(ObservingConditions, {**common, **entry}, f"visit {number}"))
-            )
+            visits.append(VisitPlan(number, _make_conditions(common, entry, f"visit {number}")))
     else:
         visits = [
-            dataclasses.replace(plan, conditions=dataclasses.replace(plan.conditions, **common))
+            dataclasses.replace(
+                plan,
+                conditions=dataclasses.replace(plan.conditions, **_make_effects(common, {}, "conditions")),
+            )
             for plan in default.visits
         ]
     scene = _make(SceneConfig, _check_mapping(content.pop("scene", {}), "scene"), "scene")
@@ -248,6 +256,23 @@ def _survey_from_mapping(content: Any) -> SurveyConfig:
         {**content, "visits": tuple(visits), "scene": scene, "broken": tuple(broken)},
         "the file",
     )
+
+
+def _make_conditions(common: Mapping[str, Any], own: Mapping[str, Any], where: str) -> ObservingConditions:
+    """Make the conditions of a visit from the common ones and its own."""
+    return _make(ObservingConditions, _make_effects(common, own, where), where)
+
+
+def _make_effects(common: Mapping[str, Any], own: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Join common and own fields, and turn mappings of effects into the effects."""
+    values = {**common, **own}
+    for name, effect in EFFECTS.items():
+        if name not in values or values[name] is None:
+            continue
+        fields = dict(_check_mapping(common.get(name) or {}, name))
+        fields.update(_check_mapping(values[name], f"{name} of {where}"))
+        values[name] = _make(effect, fields, f"{name} of {where}")
+    return values
 
 
 def _make[T](cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -281,6 +306,7 @@ def write_survey(
     *,
     run: str = "DiaSim/input",
     report: Callable[[str], None] | None = None,
+    processes: int = 1,
 ) -> list[DatasetRef]:
     """Simulate a survey into a butler repository, which is created when missing.
 
@@ -294,27 +320,44 @@ def write_survey(
         RUN collection to write.
     report : callable, optional
         Called with a line of text as each detector is done; progress is also logged.
+    processes : `int`, optional
+        Detectors simulated at a time, each in its own process; the pixels do not depend on it. With more than one,
+        a script must do this below ``if __name__ == "__main__":``, as the processes import it.
 
     Returns
     -------
     refs : `list` [`lsst.daf.butler.DatasetRef`]
-        Datasets written: ``visit_image``, ``template_detector`` and ``dia_truth`` for each visit and detector.
+        Datasets written: ``visit_image``, ``template_detector``, ``dia_truth`` and ``dia_truth_artefact`` for each
+        visit and detector.
 
     Raises
     ------
     ValueError
         If the collection holds these datasets already, or the repository has these visits with other values.
     """
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}.")
     config = config if config is not None else default_survey()
     repo = os.fspath(repo)
     if not Butler.has_repo_config(repo):
         _LOG.info("Creating the repository %s.", repo)
         Butler.makeRepo(repo)
     with Butler.from_config(repo, writeable=True) as butler:
-        return _write(butler, config, run, report if report is not None else _LOG.info)
+        _prepare(butler, config, run)
+        jobs = [(plan, detector) for plan in config.visits for detector in config.detectors]
+        refs: list[DatasetRef] = []
+        report = report if report is not None else _LOG.info
+        done = Progress(__name__).wrap(
+            _write_all(butler, repo, config, run, jobs, processes), desc="Simulating", total=len(jobs)
+        )
+        for index, (written, line) in enumerate(done, start=1):
+            refs += written
+            report(f"[{index}/{len(jobs)}] {line}")
+    return refs
 
 
-def _write(butler: Butler, config: SurveyConfig, run: str, report: Callable[[str], None]) -> list[DatasetRef]:
+def _prepare(butler: Butler, config: SurveyConfig, run: str) -> None:
+    """Register what the datasets need: instrument, collection, dataset types and visits."""
     DiaSim().register(butler.registry)
     butler.collections.register(run, CollectionType.RUN)
     for name, storage_class in _DATASET_TYPES.items():
@@ -334,27 +377,72 @@ def _write(butler: Butler, config: SurveyConfig, run: str, report: Callable[[str
         record = exposure_record(camera, plan.visit, plan.conditions, boresight)
         insert_exposure_records(butler, dataclasses.replace(record, regions=regions))
 
-    refs = []
-    jobs = [(plan, detector) for plan in config.visits for detector in config.detectors]
-    for index, (plan, detector) in enumerate(Progress(__name__).wrap(jobs, desc="Simulating"), start=1):
-        pair = simulate_pair(
-            plan.conditions,
-            config.scene,
-            config.seed,
-            size=config.size,
-            visit=plan.visit,
-            detector=detector,
-            boresight=boresight,
-        )
-        datasets = _spoil(pair, config, plan.visit, detector)
-        data_id = {"instrument": DiaSim.getName(), "visit": plan.visit, "detector": detector}
-        for name, dataset in datasets.items():
-            refs.append(butler.put(dataset, name, data_id, run=run))
-        report(
-            f"[{index}/{len(jobs)}] visit {plan.visit} detector {detector}: {len(pair.truth)} objects, "
-            f"{int(pair.truth['isTransient'].sum())} transients"
-        )
-    return refs
+
+def _write_all(
+    butler: Butler,
+    repo: str,
+    config: SurveyConfig,
+    run: str,
+    jobs: list[tuple[VisitPlan, int]],
+    processes: int,
+) -> Iterator[tuple[list[DatasetRef], str]]:
+    """Simulate and write the detectors, here or in processes, and return what was written in order."""
+    if processes == 1:
+        for plan, detector in jobs:
+            yield _write_detector(butler, config, run, plan, detector)
+        return
+    # Spawned processes share nothing with this one: its threads and connections would not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+        futures = [pool.submit(_write_detector_alone, repo, config, run, *job) for job in jobs]
+        try:
+            for future in futures:
+                data_ids, line = future.result()
+                yield [_find(butler, run, *data_id) for data_id in data_ids], line
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_detector_alone(
+    repo: str, config: SurveyConfig, run: str, plan: VisitPlan, detector: int
+) -> tuple[list[tuple[str, int, int]], str]:
+    """Simulate and write one detector in a process of its own; return name, visit and detector of each dataset."""
+    with Butler.from_config(repo, writeable=True) as butler:
+        refs, line = _write_detector(butler, config, run, plan, detector)
+    return [(ref.datasetType.name, plan.visit, detector) for ref in refs], line
+
+
+def _find(butler: Butler, run: str, name: str, visit: int, detector: int) -> DatasetRef:
+    ref = butler.find_dataset(
+        name, instrument=DiaSim.getName(), visit=visit, detector=detector, collections=run
+    )
+    assert ref is not None
+    return ref
+
+
+def _write_detector(
+    butler: Butler, config: SurveyConfig, run: str, plan: VisitPlan, detector: int
+) -> tuple[list[DatasetRef], str]:
+    """Simulate and write one detector; return what was written and a line about it."""
+    pair = simulate_pair(
+        plan.conditions,
+        config.scene,
+        config.seed,
+        size=config.size,
+        visit=plan.visit,
+        detector=detector,
+        boresight=SkyCoord(*config.boresight, unit="deg"),
+    )
+    data_id = {"instrument": DiaSim.getName(), "visit": plan.visit, "detector": detector}
+    refs = [
+        butler.put(dataset, name, data_id, run=run)
+        for name, dataset in _spoil(pair, config, plan.visit, detector).items()
+    ]
+    return refs, (
+        f"visit {plan.visit} detector {detector}: {len(pair.truth)} objects, "
+        f"{int(pair.truth['isTransient'].sum())} transients"
+    )
 
 
 def _refuse_existing(butler: Butler, config: SurveyConfig, run: str) -> None:
@@ -376,6 +464,7 @@ def _spoil(pair: SimulatedPair, config: SurveyConfig, visit: int, detector: int)
         "visit_image": pair.science,
         "template_detector": pair.template,
         "dia_truth": pair.truth,
+        "dia_truth_artefact": pair.artefacts,
     }
     for entry in config.broken:
         if entry.detector != detector or entry.visit not in (None, visit):

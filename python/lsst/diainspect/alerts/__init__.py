@@ -1,0 +1,19 @@
+"""Alert packets of surveys (Rubin, ZTF) as stamp sets, in memory or in a repository."""
+
+from ._alert import Alert, AlertError, SkippedAlert
+from ._alert_stamps import AlertStamps, iterate_stamps, read_alerts, stack_alerts
+from ._ingest_alerts import AlertIngest, ingest_alerts
+from ._packet_files import iterate_alerts
+
+__all__ = [
+    "Alert",
+    "AlertError",
+    "AlertIngest",
+    "AlertStamps",
+    "SkippedAlert",
+    "ingest_alerts",
+    "iterate_alerts",
+    "iterate_stamps",
+    "read_alerts",
+    "stack_alerts",
+]

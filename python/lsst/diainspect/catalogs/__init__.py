@@ -1,0 +1,19 @@
+"""DIA source tables that others made, with the names, types and units of the DPDD."""
+
+from ._column_names import CURRENT_NAMES
+from ._dia_source_schema import dia_source_schema
+from ._ingest_sources import SourceIngest, ingest_sources
+from ._read_dia_sources import CatalogError, read_dia_sources
+from ._standard_table import stack_tables, standard_record, standard_table
+
+__all__ = [
+    "CURRENT_NAMES",
+    "CatalogError",
+    "SourceIngest",
+    "dia_source_schema",
+    "ingest_sources",
+    "read_dia_sources",
+    "stack_tables",
+    "standard_record",
+    "standard_table",
+]
