@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -393,7 +394,9 @@ def _write_all(
         return
     # Spawned processes share nothing with this one: its threads and connections would not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        min(processes, len(jobs)), mp_context=context, initializer=_end_with_parent
+    ) as pool:
         futures = [pool.submit(_write_detector_alone, repo, config, run, *job) for job in jobs]
         try:
             for future in futures:
@@ -402,6 +405,18 @@ def _write_all(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_detector_alone(

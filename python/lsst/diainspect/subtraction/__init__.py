@@ -11,7 +11,7 @@ from ._errors import (
     UnitMismatchError,
 )
 from ._filter_table import filters_from_table, filters_to_table
-from ._image_pair import ImagePair
+from ._image_pair import ImagePair, fill_bad_pixels
 from ._output_images import (
     kernel_to_lsst,
     make_difference_image,
@@ -40,6 +40,7 @@ __all__ = [
     "ZogySubtractor",
     "convolve_varying",
     "decorrelation_transfer",
+    "fill_bad_pixels",
     "filters_from_table",
     "filters_to_table",
     "kernel_to_lsst",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ImagePair"]
+__all__ = ["ImagePair", "fill_bad_pixels"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
