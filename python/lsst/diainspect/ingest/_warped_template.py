@@ -14,7 +14,7 @@ from astropy.wcs.utils import pixel_to_pixel
 from lsst.images import Box
 
 from lsst.diainspect.psf import PixelBasisPsf
-from lsst.diainspect.subtraction._image_pair import fill_bad_pixels
+from lsst.diainspect.subtraction import fill_bad_pixels
 from lsst.diainspect.warping import NoCommonSkyError, NoisePower, warp_image, warp_psf
 
 from ._fits_file import IngestError
