@@ -7,9 +7,11 @@ from pathlib import Path
 
 import astropy.units as u
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import scipy.spatial
 from astropy.table import Table
+from lsst.daf.butler.formatters.parquet import arrow_to_astropy
 from lsst.images import DifferenceImage, Image, MaskedImage, VisitImage
 
 from lsst.diainspect.detection import DetectionSettings, detect_dia_sources
@@ -53,7 +55,7 @@ def reference(request):
     science = VisitImage.read(directory / "science.fits")
     template = DifferenceImage.read(directory / "template.fits")
     pair = ImagePair.from_images(as_njy(science), as_njy(template), science.psf, template.psf)
-    truth = Table.read(directory / "truth.parquet")
+    truth = arrow_to_astropy(pq.read_table(directory / "truth.parquet"))
     extras = np.load(directory / "extras.npz")
     ours = {}
     for method, subtractor in METHODS.items():
@@ -68,7 +70,7 @@ def reference(request):
             DetectionSettings(),
         )
         ours[method] = (result, sources)
-    theirs = Table.read(directory / "dia_sources.parquet")
+    theirs = arrow_to_astropy(pq.read_table(directory / "dia_sources.parquet"))
     return directory, pair, truth, float(extras["flux_scale"]), ours, theirs
 
 
