@@ -267,22 +267,18 @@ def _rise(amplitude: np.ndarray, covariance: np.ndarray, index: list[int]) -> np
 
 def _match_shift(stamps: StampSet) -> tuple[np.ndarray, np.ndarray]:
     """Return the shift d with h_s P_s exp(-2 pi i k d) = h_t P_t: the slope of the phase, weighted by power."""
-    products = []
-    for side in ("science", "template"):
-        psf = stamps.models[f"{side}Psf"].images()
-        weights = stamps.models[f"{side}Filter"].images()
-        window = scipy.fft.next_fast_len(psf.shape[-1] + weights.shape[-1], real=True)
-        products.append((psf, weights, window))
-    window = max(product[2] for product in products)
+    sides = [
+        (stamps.models[f"{side}Psf"].images(), stamps.models[f"{side}Filter"].images())
+        for side in ("science", "template")
+    ]
+    window = scipy.fft.next_fast_len(max(psf.shape[-1] + own.shape[-1] for psf, own in sides), real=True)
     science, template = (
-        scipy.fft.rfft2(psf, s=(window, window)) * scipy.fft.rfft2(weights, s=(window, window))
-        for psf, weights, _ in products
+        scipy.fft.rfft2(psf, s=(window, window)) * scipy.fft.rfft2(own, s=(window, window))
+        for psf, own in sides
     )
     # Images are centred on pixel size // 2, so sizes that differ between the sides add a known phase.
-    (science_psf, science_filter, _), (template_psf, template_filter, _) = products
-    offset = (science_psf.shape[-1] // 2 + science_filter.shape[-1] // 2) - (
-        template_psf.shape[-1] // 2 + template_filter.shape[-1] // 2
-    )
+    science_centre, template_centre = (psf.shape[-1] // 2 + own.shape[-1] // 2 for psf, own in sides)
+    offset = science_centre - template_centre
     ky, kx = scipy.fft.fftfreq(window)[:, None], scipy.fft.rfftfreq(window)[None, :]
     cross = template * np.conj(science) * np.exp(-2j * np.pi * offset * (kx + ky))
     power = np.abs(cross)

@@ -8,9 +8,9 @@ import datetime
 
 from astropy.time import Time
 from lsst.daf.butler import Registry
-from lsst.utils.introspection import get_full_type_name
 
 from ._dia_fits import DiaFits
+from ._sync_instrument import sync_instrument
 
 _VISIT_LIMIT = 10**15
 """Visits of LSSTCam have 13 digits, those of ZTF 14. They are never packed: alerts bring their identifiers."""
@@ -26,17 +26,8 @@ class DiaAlerts(DiaFits):
         return "DiaAlerts"
 
     def register(self, registry: Registry, *, update: bool = False) -> None:
-        registry.syncDimensionData(
-            "instrument",
-            {
-                "name": self.getName(),
-                "class_name": get_full_type_name(self),
-                "visit_max": _VISIT_LIMIT,
-                "exposure_max": _VISIT_LIMIT,
-                "detector_max": _DETECTOR_LIMIT,
-                "visit_system": 0,
-            },
-            update=update,
+        sync_instrument(
+            registry, self, visit_limit=_VISIT_LIMIT, detector_limit=_DETECTOR_LIMIT, update=update
         )
 
     @staticmethod

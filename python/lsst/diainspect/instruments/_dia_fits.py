@@ -10,9 +10,9 @@ from typing import Any
 from lsst.daf.butler import Formatter, FormatterV2, Registry
 from lsst.images.formatters import GenericFormatter
 from lsst.pipe.base import Instrument
-from lsst.utils.introspection import get_full_type_name
 
 from ._numbering import DETECTOR_LIMIT, VISIT_LIMIT
+from ._sync_instrument import sync_instrument
 
 _N_REGISTERED_DETECTORS = 16
 
@@ -26,17 +26,8 @@ class DiaFits(Instrument):
 
     def register(self, registry: Registry, *, update: bool = False) -> None:
         with registry.transaction():
-            registry.syncDimensionData(
-                "instrument",
-                {
-                    "name": self.getName(),
-                    "class_name": get_full_type_name(self),
-                    "visit_max": VISIT_LIMIT,
-                    "exposure_max": VISIT_LIMIT,
-                    "detector_max": DETECTOR_LIMIT,
-                    "visit_system": 0,
-                },
-                update=update,
+            sync_instrument(
+                registry, self, visit_limit=VISIT_LIMIT, detector_limit=DETECTOR_LIMIT, update=update
             )
             for detector in range(_N_REGISTERED_DETECTORS):
                 self.register_detector(registry, detector, update=update)

@@ -31,29 +31,44 @@ def _gathered_tables(methods: Sequence[str]) -> list[str]:
     return ["subtraction_comparison", *per_method]
 
 
+def _add_tables(
+    connections: pipeBase.PipelineTaskConnections,
+    methods: Sequence[str],
+    *,
+    source: tuple[str, str, tuple[str, ...]],
+    target: tuple[str, str, tuple[str, ...]],
+) -> None:
+    """Add the input and the output of each table; each side is a suffix, what it holds, and its dimensions."""
+    for name in _gathered_tables(methods):
+        suffix, what, dimensions = source
+        gathered = cT.Input(
+            doc=f"{name} of {what}.",
+            name=name + suffix,
+            storageClass="ArrowAstropy",
+            dimensions=dimensions,
+            multiple=True,
+            deferLoad=True,
+            # A part that failed does not cost the others their table.
+            minimum=0,
+        )
+        suffix, what, dimensions = target
+        made = cT.Output(
+            doc=f"{name} of {what}.", name=name + suffix, storageClass="ArrowAstropy", dimensions=dimensions
+        )
+        setattr(connections, f"{name}_in", gathered)
+        setattr(connections, f"{name}_out", made)
+
+
 class GatherVisitConnections(pipeBase.PipelineTaskConnections, dimensions=("instrument", "visit")):
     """Connections of `GatherVisitTask`: ``{table}`` to ``{table}_visit`` for each table."""
 
     def __init__(self, *, config: GatherVisitConfig) -> None:
-        for name in _gathered_tables(config.methods):
-            source = cT.Input(
-                doc=f"{name} of each detector.",
-                name=name,
-                storageClass="ArrowAstropy",
-                dimensions=("instrument", "visit", "detector"),
-                multiple=True,
-                deferLoad=True,
-                # A detector that failed does not cost the visit its table.
-                minimum=0,
-            )
-            target = cT.Output(
-                doc=f"{name} of all detectors of the visit.",
-                name=f"{name}_visit",
-                storageClass="ArrowAstropy",
-                dimensions=("instrument", "visit"),
-            )
-            setattr(self, f"{name}_in", source)
-            setattr(self, f"{name}_out", target)
+        _add_tables(
+            self,
+            config.methods,
+            source=("", "each detector", ("instrument", "visit", "detector")),
+            target=("_visit", "all detectors of the visit", ("instrument", "visit")),
+        )
 
 
 class GatherVisitConfig(pipeBase.PipelineTaskConfig, pipelineConnections=GatherVisitConnections):
@@ -68,24 +83,12 @@ class GatherSurveyConnections(pipeBase.PipelineTaskConnections, dimensions=("ins
     """Connections of `GatherSurveyTask`: ``{table}_visit`` to ``{table}_summary`` for each table."""
 
     def __init__(self, *, config: GatherSurveyConfig) -> None:
-        for name in _gathered_tables(config.methods):
-            source = cT.Input(
-                doc=f"{name} of each visit.",
-                name=f"{name}_visit",
-                storageClass="ArrowAstropy",
-                dimensions=("instrument", "visit"),
-                multiple=True,
-                deferLoad=True,
-                minimum=0,
-            )
-            target = cT.Output(
-                doc=f"{name} of all visits.",
-                name=f"{name}_summary",
-                storageClass="ArrowAstropy",
-                dimensions=("instrument",),
-            )
-            setattr(self, f"{name}_in", source)
-            setattr(self, f"{name}_out", target)
+        _add_tables(
+            self,
+            config.methods,
+            source=("_visit", "each visit", ("instrument", "visit")),
+            target=("_summary", "all visits", ("instrument",)),
+        )
 
 
 class GatherSurveyConfig(pipeBase.PipelineTaskConfig, pipelineConnections=GatherSurveyConnections):
