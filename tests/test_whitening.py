@@ -21,17 +21,22 @@ def noise(seed: int, size: int = 512) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(size, size))
 
 
+def measure(image: np.ndarray):
+    """Measure the noise of one tile that is all sky and has unit variance."""
+    return measure_noise_spectrum(
+        image[None], np.ones((1, *image.shape)), np.ones((1, *image.shape), dtype=bool)
+    )
+
+
 def test_white_noise_is_recognised():
-    spectrum = measure_noise_spectrum(noise(1), np.ones((512, 512)), np.ones((512, 512), dtype=bool))
+    spectrum = measure(noise(1))
     assert spectrum.is_white
     assert spectrum.variance_factor == pytest.approx(1.0, abs=0.1)
 
 
 def test_covariance_of_correlated_noise_is_measured():
     correlated = scipy.ndimage.convolve(noise(2, 1024), KERNEL, mode="wrap")
-    spectrum = measure_noise_spectrum(
-        correlated, np.ones_like(correlated), np.ones(correlated.shape, dtype=bool)
-    )
+    spectrum = measure(correlated)
     # [1, 2, 1] / 4 with itself is [1, 4, 6, 4, 1] / 16.
     profile = np.array([1, 4, 6, 4, 1]) / 16
     centre = len(spectrum.covariance) // 2
@@ -46,7 +51,7 @@ def test_whitening_filter_makes_the_noise_white():
     size = 512
     correlated = scipy.ndimage.convolve(noise(3, size), KERNEL, mode="wrap")
     correlated += 0.3 * noise(4, size)
-    spectrum = measure_noise_spectrum(correlated, np.ones((size, size)), np.ones((size, size), dtype=bool))
+    spectrum = measure(correlated)
     white = np.fft.irfft2(np.fft.rfft2(correlated) * spectrum.whitening(size), s=(size, size))
     for axis in (0, 1):
         neighbour = np.mean(white * np.roll(white, 1, axis=axis)) / np.mean(white**2)
@@ -55,9 +60,7 @@ def test_whitening_filter_makes_the_noise_white():
 
 
 def test_underestimated_variance_is_scaled_and_not_filtered():
-    spectrum = measure_noise_spectrum(
-        1.2 * noise(5, 1024), np.ones((1024, 1024)), np.ones((1024, 1024), dtype=bool)
-    )
+    spectrum = measure(1.2 * noise(5, 1024))
     assert not spectrum.is_white
     assert spectrum.variance_factor == pytest.approx(1.44, rel=0.1)
     np.testing.assert_allclose(spectrum.whitening(64), 1.0, atol=0.1)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..linear_fit import fit_linear
-from ._fourier_shift import shift_images
-from ._modes import residual_modes
+from ._fourier_shift import ShiftableImages
+
+_ROOM = 8
+"""Pixels of a PSF beyond the stamp that are kept, so that its cut edge stays outside however it is moved."""
 
 _MAX_STEP = 1.0
 """Largest move in one iteration [pixel]: beyond the PSF's core the linear model does not hold."""
@@ -105,11 +107,18 @@ def fit_psf(
     located = np.isfinite(dx) & np.isfinite(dy)
     dx, dy = np.where(located, dx, 0.0), np.where(located, dy, 0.0)
     weight = np.where(located[:, None, None], weight, 0.0)
+    if psf.shape[-1] > size + 2 * _ROOM:
+        psf = centre_crop(psf, size // 2 * 2 + 1 + 2 * _ROOM)
+    shiftable = ShiftableImages(psf)
+    grid = np.arange(psf.shape[-1], dtype=psf.dtype) - psf.shape[-1] // 2
     for _ in range(iterations):
         whole_x, whole_y = np.rint(dx), np.rint(dy)
-        model = shift_images(psf, dx - whole_x, dy - whole_y)
-        modes = residual_modes(model, dx - whole_x, dy - whole_y)[:, :3]
-        design = np.concatenate([model[:, None], modes], axis=1)
+        model, d_dx, d_dy = shiftable.shifted(dx - whole_x, dy - whole_y)
+        from_x = grid[None, None, :] - (dx - whole_x).astype(psf.dtype)[:, None, None]
+        from_y = grid[None, :, None] - (dy - whole_y).astype(psf.dtype)[:, None, None]
+        # The first of lsst.diainspect.psf.residual_modes: shifts and width.
+        width_mode = -2.0 * model - from_x * d_dx - from_y * d_dy
+        design = np.stack([model, -d_dx, -d_dy, width_mode], axis=1)
         design = _place(design, whole_x.astype(int), whole_y.astype(int), size)
         design = np.concatenate([design, np.ones_like(design[:, :1])], axis=1)
         inside = disk_mask(size, dx, dy, radius)

@@ -19,17 +19,20 @@ from ._output_images import (
     make_score_image,
     result_filters,
 )
+from ._regenerate import CALIBRATION, RegeneratedStamps, measure_regeneration, regenerate_difference
 from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
 from ._varying_convolution import convolve_varying
 from ._zogy import ZogyConfig, ZogySubtractor, proper_filters
 
 __all__ = [
+    "CALIBRATION",
     "AlConfig",
     "AlSubtractor",
     "AllPixelsMaskedError",
     "ImagePair",
     "NoOverlapError",
     "NoPsfError",
+    "RegeneratedStamps",
     "SubtractionError",
     "SubtractionResult",
     "Subtractor",
@@ -47,7 +50,9 @@ __all__ = [
     "make_difference_image",
     "make_matched_template",
     "make_score_image",
+    "measure_regeneration",
     "proper_filters",
+    "regenerate_difference",
     "result_filters",
     "subtractor_registry",
 ]

@@ -9,11 +9,12 @@ from typing import ClassVar
 
 import lsst.pex.config as pexConfig
 import numpy as np
+import scipy.signal
 from astropy.table import Table
 
 from ..psf import PixelBasis, PolynomialField, fwhm, noise_equivalent_area, shift_images
-from ._assemble import LocalFilters, assemble_result, contaminated, filter_to_white
-from ._cell_filters import CellFilters
+from ._assemble import contaminated, filter_window, finish_subtraction
+from ._cell_filters import LocalFilters, filter_in_cells
 from ._cells import CellGrid
 from ._decorrelation import decorrelation_transfer
 from ._image_pair import ImagePair
@@ -23,8 +24,8 @@ from ._kernel_sources import KernelSources, check_enough, select_kernel_sources
 from ._registration import Registration, measure_registration
 from ._sky_variance import SkyVariance
 from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
-from ._transfer import transfer_from_image
-from ._varying_convolution import convolve_varying, evaluate_polynomial
+from ._transfer import image_from_transfer, transfer_from_image
+from ._varying_convolution import evaluate_polynomial
 
 _SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
 
@@ -142,17 +143,34 @@ class AlSubtractor(Subtractor):
         check_enough(sources, config.minKernelSources)
 
         kernel = fit.kernel
+        sharp_psf = pair.template_psf if direction == "template" else pair.science_psf
+        # What the kernel makes of a star must be linear in a cell; its pixels by themselves are noisier.
+        broadened = scipy.signal.fftconvolve(kernel.basis, sharp_psf.centre()[None], mode="full", axes=(1, 2))
+        fields = (pair.science_psf, pair.template_psf, PixelBasis(broadened, kernel.field))
+        grid = CellGrid.for_fields(pair.shape, fields, config.cellSize, config.cellHalo)
+        x_first, y_first = pair.bounds.x.start, pair.bounds.y.start
         background = evaluate_polynomial(kernel.field, fit.background)
+
+        def kernel_at(x: float, y: float) -> tuple[np.ndarray]:
+            return (kernel.at(x + x_first, y + y_first),)
+
         # K * C is in the flux scale of the target. When the science image was convolved, dividing by the
         # kernel's sum brings the difference to its scale.
+        kernel_sum = kernel.centre().sum()
         if direction == "template":
-            template_matched = convolve_varying(pair.template, kernel)
-            matched_difference = pair.science - template_matched - background
+            flux_ratio = float(kernel_sum)
+            template_matched = filter_in_cells(grid, (pair.template,), kernel_at)
+            matched_difference = pair.science - template_matched
+            matched_difference -= background
         else:
-            kernel_sum = evaluate_polynomial(kernel.field, kernel.basis.sum(axis=(1, 2)))
-            convolved_science = convolve_varying(pair.science, kernel)
-            template_matched = (pair.template - background) / kernel_sum
-            matched_difference = (convolved_science + background - pair.template) / kernel_sum
+            flux_ratio = float(1.0 / kernel_sum)
+            inverse_sum = 1.0 / evaluate_polynomial(kernel.field, kernel.basis.sum(axis=(1, 2)))
+            template_matched = (pair.template - background) * inverse_sum
+            matched_difference = filter_in_cells(grid, (pair.science,), kernel_at)
+            matched_difference *= inverse_sum
+            matched_difference -= template_matched
+            del inverse_sum
+        del background
         # Filled pixels and what the kernel made of them say nothing about the sky, and must not ring.
         convolved_inputs = {
             "template": (
@@ -165,46 +183,37 @@ class AlSubtractor(Subtractor):
         }
         noise = pair.science_variance + pair.template_variance
         matched_difference[pair.bad | contaminated(noise, convolved_inputs[direction])] = 0.0
+        del noise
 
-        grid = CellGrid(
-            pair.shape,
-            config.cellSize,
-            config.cellHalo,
-            min_window=2 * max(pair.science_psf.size, pair.template_psf.size),
-        )
         good = ~pair.bad
         sky = (
             SkyVariance(pair.science_variance, good, config.cellSize),
             SkyVariance(pair.template_variance, good, config.cellSize),
         )
-        x_first, y_first = pair.bounds.x.start, pair.bounds.y.start
+        window = filter_window(pair, grid, kernel.size)
 
-        def decorrelate(x: float, y: float, window: int) -> tuple[np.ndarray, LocalFilters]:
-            return _local_filters(pair, kernel, direction, sky, x, y, window)
+        def filters_at(x: float, y: float, window: int) -> LocalFilters:
+            return _local_filters(pair, kernel, direction, sky, x, y, window)[1]
 
-        def cell_filters(x: float, y: float) -> CellFilters:
-            phi, local = decorrelate(x + x_first, y + y_first, grid.window_size)
-            return CellFilters((phi,), local.science, local.template, local.psf)
+        def decorrelation_at(x: float, y: float) -> tuple[np.ndarray]:
+            phi, _ = _local_filters(pair, kernel, direction, sky, x, y, window)
+            return (image_from_transfer(phi, window, window),)
 
-        filtered, spectrum = filter_to_white(
+        difference = filter_in_cells(grid, (matched_difference,), decorrelation_at, linear=False)
+        del matched_difference
+        return finish_subtraction(
             pair,
             grid,
-            (matched_difference,),
-            pair.template,
-            cell_filters,
-            jitter,
+            difference,
+            filters_at,
+            background_cell_size=config.backgroundCellSize,
             whiten=config.whiten,
-        )
-        return assemble_result(
-            pair,
-            filtered,
-            lambda x, y, window: decorrelate(x, y, window)[1],
-            config.backgroundCellSize,
             kernel=kernel,
             kernel_convolves=direction,
             sources=sources,
-            spectrum=spectrum,
+            flux_ratio=flux_ratio,
             flux_ratio_error=flux_ratio_error,
+            astrometric_rms=jitter,
             source_columns={"residualBefore": fit.chi2_before, "residualAfter": fit.chi2_after},
             template_matched=template_matched,
             metadata={
@@ -213,9 +222,8 @@ class AlSubtractor(Subtractor):
                 "nKernelParameters": fit.n_parameters,
                 "kernelOrder": kernel.field.order,
                 "kernelCondition": fit.condition,
-                "kernelSum": float(kernel.centre().sum()),
+                "kernelSum": float(kernel_sum),
                 "kernelSize": kernel.size,
-                "astrometricRms": jitter,
             },
         )
 
@@ -301,12 +309,11 @@ def _local_filters(
     y: float,
     window: int,
 ) -> tuple[np.ndarray, LocalFilters]:
-    """Return the decorrelation filter and what it makes of the two images at a position."""
-    local_kernel = kernel.at(x, y)
+    """Return the decorrelation filter and the filters it makes, at a position in array coordinates."""
+    local_kernel = kernel.at(x + pair.bounds.x.start, y + pair.bounds.y.start)
     kappa = transfer_from_image(local_kernel, window)
-    array_x, array_y = x - pair.bounds.x.start, y - pair.bounds.y.start
-    science_variance, template_variance = (plane.at(array_x, array_y) for plane in sky)
-    psf = transfer_from_image(pair.science_psf.at(x, y), window)
+    science_variance, template_variance = (plane.at(x, y) for plane in sky)
+    psf = transfer_from_image(pair.science_psf.at(x + pair.bounds.x.start, y + pair.bounds.y.start), window)
     if direction == "template":
         phi = decorrelation_transfer(kappa, science_variance, template_variance)
         return phi, LocalFilters(science=phi, template=phi * kappa, psf=phi * psf)

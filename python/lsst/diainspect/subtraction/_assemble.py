@@ -1,26 +1,27 @@
-"""From filtered images to the result of a subtraction: background, score, masks, filters and PSF as datasets."""
+"""From a filtered difference to the result of a subtraction: background, noise, score, masks, filters, PSF."""
 
 from __future__ import annotations
 
-__all__ = ["LocalFilters", "assemble_result", "contaminated", "filter_to_white"]
+__all__ = ["contaminated", "filter_window", "finish_subtraction"]
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import astropy.units as u
 import numpy as np
 import scipy.fft
-import scipy.ndimage
 import scipy.signal
-import sep
+from lsst.images import Box
 
 from ..psf import PixelBasis, PixelBasisPsf, PolynomialField, PsfFit, fwhm
 from ..sky import source_pixels
-from ._cell_filters import CellFilters, FilteredImages, apply_cell_filters
+from ._background import subtract_background
+from ._cell_filters import LocalFilters, score_difference
 from ._cells import CellGrid
 from ._image_pair import ImagePair
 from ._kernel_sources import KernelSources
 from ._registration import excess_scatter
+from ._sparse_tiles import around, grow, tiles_with
 from ._star_fit import fit_stars
 from ._subtraction import SubtractionResult
 from ._transfer import filter_radius, image_from_transfer
@@ -44,118 +45,106 @@ _WINGS_IN_FWHM = 4.5
 _TOLERATED_SIGMA = 0.3
 """Error, in sigma of the difference, that a filled pixel may leave in another before that is flagged."""
 
-_SOURCE_THRESHOLD = 3.0
-"""Pixels this many sigma from zero, and their neighbours, are kept out of the difference's background."""
+_LEAST_WINDOW = 256
+"""Least window of filters, if cells allow it [pixel]: those of ZOGY have tails of 1e-5 beyond 50 pixels."""
+
+_SKY_TILE = 256
+"""Side of the tiles in which the sky's noise is measured [pixel]."""
+
+_SKY_TILES = 4
+"""Most of these tiles a side: a million pixels tell the noise to a per mille."""
 
 
-def filter_to_white(
+def filter_window(pair: ImagePair, grid: CellGrid, kernel_size: int = 0) -> int:
+    """Return the side of the window on which filters are made [pixel].
+
+    Where a filter is cut, what two of them make of a bright star no longer cancels. So the window is as large as that
+    of the cells, unless these are much larger than any filter reaches.
+    """
+    size = max(pair.science_psf.size, pair.template_psf.size)
+    enough = scipy.fft.next_fast_len(max(2 * size + kernel_size + 8, _LEAST_WINDOW), real=True)
+    return min(enough, grid.window_size)
+
+
+def finish_subtraction(
     pair: ImagePair,
     grid: CellGrid,
-    images: Sequence[np.ndarray],
-    template: np.ndarray,
-    filters_at: Callable[[float, float], CellFilters],
-    astrometric_rms: float,
-    *,
-    whiten: bool,
-) -> tuple[FilteredImages, NoiseSpectrum | None]:
-    """Filter in cells; once more where the sky of the result is not the white noise that was predicted.
-
-    Parameters
-    ----------
-    pair : `ImagePair`
-        The inputs.
-    grid, images, template, filters_at, astrometric_rms
-        As for `apply_cell_filters`.
-    whiten : `bool`
-        Whether to look for noise that was not predicted.
-
-    Returns
-    -------
-    filtered : `FilteredImages`
-        Result.
-    spectrum : `NoiseSpectrum` or `None`
-        What was measured; None when not looked for.
-    """
-    variances = (pair.science_variance, pair.template_variance)
-    filtered = apply_cell_filters(grid, images, template, variances, filters_at, astrometric_rms)
-    if not whiten:
-        return filtered, None
-    sources = source_pixels(pair.science, pair.science_variance, pair.science_bad)
-    sources |= source_pixels(pair.template, pair.template_variance, pair.template_bad)
-    sky = ~_grow(sources | pair.bad, _SKY_DISTANCE)
-    spectrum = measure_noise_spectrum(filtered.difference, filtered.variance, sky)
-    if not spectrum.is_white:
-        filtered = apply_cell_filters(
-            grid, images, template, variances, filters_at, astrometric_rms, spectrum
-        )
-    return filtered, spectrum
-
-
-@dataclass(frozen=True)
-class LocalFilters:
-    """Transfer functions at one position: of the science image, of the template, and of the difference's PSF."""
-
-    science: np.ndarray
-    template: np.ndarray
-    psf: np.ndarray
-
-
-def assemble_result(
-    pair: ImagePair,
-    filtered: FilteredImages,
+    difference: np.ndarray,
     filters_at: Callable[[float, float, int], LocalFilters],
-    background_cell_size: int,
     *,
+    background_cell_size: int,
+    whiten: bool,
     sources: KernelSources,
+    flux_ratio: float,
     flux_ratio_error: float,
-    spectrum: NoiseSpectrum | None,
+    astrometric_rms: float,
     source_columns: Mapping[str, np.ndarray] | None = None,
     kernel: PixelBasis | None = None,
     kernel_convolves: str | None = None,
     template_matched: np.ndarray | None = None,
     metadata: dict[str, int | float | str],
 ) -> SubtractionResult:
-    """Finish a subtraction.
+    """Finish a subtraction: background, noise, score, masks, and the filters and PSF in the form they are stored.
 
     Parameters
     ----------
     pair : `ImagePair`
         The inputs.
-    filtered : `FilteredImages`
-        Difference and matched difference with their variances.
+    grid : `CellGrid`
+        Cells in which filters vary linearly.
+    difference : `numpy.ndarray`, (height, width), float32
+        Difference, white if the inputs' noise is what their variances say.
     filters_at : callable
-        Takes a position [pixel, in the frame of the pair's bounds] and a window size; returns `LocalFilters`.
+        Takes a position in array coordinates [pixel] and a window size; returns the `LocalFilters` there.
     background_cell_size : `int`
         Mesh of the background taken from the difference [pixel]; 0 for none.
+    whiten : `bool`
+        Whether to look for noise that was not predicted, and filter it out.
     sources : `KernelSources`
         Sources the images were matched on.
-    flux_ratio_error : `float`
-        Relative error of the flux ratio with which the template was subtracted.
-    spectrum : `NoiseSpectrum` or `None`
-        Noise of the difference by which it was whitened.
+    flux_ratio, flux_ratio_error : `float`
+        Science over template flux, and the relative error with which the template was scaled.
+    astrometric_rms : `float`
+        Scatter of single sources' positions between the images, per coordinate [pixel].
     source_columns : mapping [`str`, `numpy.ndarray`], optional
         Further columns of their table.
     kernel, kernel_convolves, template_matched, metadata
         Passed on to `SubtractionResult`.
     """
-    size = max(pair.science_psf.size, pair.template_psf.size)
-    window = scipy.fft.next_fast_len(2 * size + 2 * (kernel.size if kernel is not None else 8), real=True)
-    science_filter, template_filter, psf, scale = _sample_filters(pair, filters_at, size, window, spectrum)
+    bad = pair.bad
 
-    difference, matched = filtered.difference, filtered.matched
+    def noise_of(part: slice | tuple[slice, slice]) -> np.ndarray:
+        # In the sky a white difference has this variance whatever the filters.
+        return pair.science_variance[part] + np.float32(flux_ratio**2) * pair.template_variance[part]
+
     if background_cell_size > 0:
-        background = _background(difference, filtered.variance, pair.bad, background_cell_size)
-        difference = difference - background
-        # P_D has unit sum and the background is smooth, so the matched filter passes it as it is.
-        matched = matched - background
+        subtract_background(difference, noise_of, bad, background_cell_size)
+    spectrum = _sky_noise(pair, difference, noise_of, bad) if whiten else None
+    window = filter_window(pair, grid, kernel.size if kernel is not None else 0)
+    samples = _sample_filters(pair, filters_at, window)
+    residual, scatter = _residual_fluxes(pair, sources, difference, noise_of, samples.psf())
+    whitened_by = None if spectrum is None or spectrum.is_white else spectrum
+    scored = score_difference(
+        grid,
+        difference,
+        pair,
+        filters_at,
+        window,
+        astrometric_rms=astrometric_rms,
+        # What is left of a static source of flux F scatters by scatter * F: next to bright stars that, and not
+        # photon noise, is the error of the score.
+        relative_error=max(scatter, flux_ratio_error),
+        spectrum=whitened_by,
+    )
+    if whitened_by is not None:
+        samples = samples.filtered(whitened_by.whitening(window))
+    psf = samples.psf()
     # Filters are 1 at zero frequency, but a PSF is stored with unit sum over its stamp. Where its wings extend
     # farther the two differ, and PSF fluxes follow the stamp.
-    difference, variance = difference / np.float32(scale), filtered.variance / np.float32(scale**2)
-    residual, scatter = _residual_fluxes(pair, sources, difference, variance, psf)
-    # What is left of a static source of flux F scatters by scatter * F: next to bright stars that, and not photon
-    # noise, is the error of the score.
-    relative_error = max(scatter, flux_ratio_error)
-    matched_variance = filtered.matched_variance + (relative_error * filtered.template_part) ** 2
+    science_filter, template_filter = samples.filters(samples.psf_size)
+    difference, variance = scored.difference, scored.variance
+    difference /= np.float32(samples.scale)
+    variance /= np.float32(samples.scale**2)
     table = sources.to_table()
     table["residualFlux"] = residual.flux * u.nJy
     table["residualFluxErr"] = residual.flux_error * u.nJy
@@ -168,26 +157,64 @@ def assemble_result(
         (pair.template_variance, pair.template_bad, pair.template_fill_error, template_filter.centre()),
     )
     spread |= _bright_star_wings(pair)
-    spread &= ~pair.bad
+    spread &= ~bad
     edge = np.ones(pair.shape, dtype=bool)
     border = reach + int(np.ceil(fwhm(psf.centre())))
     edge[border:-border, border:-border] = False
     return SubtractionResult(
         difference=difference,
         variance=variance,
-        score=matched / np.sqrt(matched_variance),
-        bad=pair.bad,
+        score=scored.score,
+        bad=bad,
         spread=spread,
         edge=edge,
         psf=psf,
         science_filter=science_filter,
         template_filter=template_filter,
+        sample_filters=samples.filters,
         kernel=kernel,
         kernel_convolves=kernel_convolves,
         kernel_sources=table,
         template_matched=template_matched,
-        metadata={**metadata, "filterReach": reach, "residualFluxScatter": scatter, **_describe(spectrum)},
+        metadata={
+            **metadata,
+            "astrometricRms": astrometric_rms,
+            "cellSize": grid.cell_size,
+            "filterReach": reach,
+            "residualFluxScatter": scatter,
+            **_describe(spectrum),
+        },
     )
+
+
+def _sky_noise(
+    pair: ImagePair,
+    difference: np.ndarray,
+    noise_of: Callable[[tuple[slice, slice]], np.ndarray],
+    bad: np.ndarray,
+) -> NoiseSpectrum:
+    """Measure the noise of a difference where neither input shows a source, in tiles spread over the image."""
+    height, width = (min(_SKY_TILE, length) for length in pair.shape)
+    pixels, noise, blank = [], [], []
+    for row in _spread_starts(pair.shape[0], height):
+        for column in _spread_starts(pair.shape[1], width):
+            tile = (slice(row, row + height), slice(column, column + width))
+            sources = bad[tile]
+            for image in (
+                (pair.science, pair.science_variance, pair.science_bad),
+                (pair.template, pair.template_variance, pair.template_bad),
+            ):
+                sources = sources | source_pixels(*(np.ascontiguousarray(plane[tile]) for plane in image))
+            pixels.append(difference[tile])
+            noise.append(noise_of(tile))
+            blank.append(~grow(sources, _SKY_DISTANCE))
+    return measure_noise_spectrum(np.stack(pixels), np.stack(noise), np.stack(blank))
+
+
+def _spread_starts(length: int, tile: int) -> list[int]:
+    """Return where at most _SKY_TILES tiles that do not overlap start, spread evenly over an axis."""
+    n = min(_SKY_TILES, length // tile)
+    return np.linspace(0, length - tile, n).astype(int).tolist() if n > 1 else [(length - tile) // 2]
 
 
 def _bright_star_wings(pair: ImagePair) -> np.ndarray:
@@ -199,20 +226,29 @@ def _bright_star_wings(pair: ImagePair) -> np.ndarray:
     ):
         bright[bad] |= fill_error > _BRIGHT_FILL_SIGMA * np.sqrt(variance[bad])
     widest = float(max(fwhm(pair.science_psf.centre()), fwhm(pair.template_psf.centre())))
-    return _grow(bright, round(_WINGS_IN_FWHM * widest))
+    return grow(bright, round(_WINGS_IN_FWHM * widest))
 
 
 def _residual_fluxes(
     pair: ImagePair,
     sources: KernelSources,
     difference: np.ndarray,
-    variance: np.ndarray,
+    noise_of: Callable[[tuple[slice, slice]], np.ndarray],
     psf: PixelBasisPsf,
 ) -> tuple[PsfFit, float]:
     """Measure what is left of the matched stars: forced PSF fits, and their scatter relative to the stars' flux."""
-    # A whitened PSF can be a pixel wide; what is left of a star is as wide as the star.
+    # A PSF that deconvolves can be a pixel wide; what is left of a star is as wide as the star.
     radius = 1.5 * float(max(fwhm(pair.science_psf.centre()), fwhm(pair.template_psf.centre())))
-    _, _, fit = fit_stars(difference, variance, pair.bad, psf, sources.x, sources.y, radius, iterations=1)
+    _, _, fit = fit_stars(
+        difference,
+        noise_of((slice(None), slice(None))),
+        pair.bad,
+        psf,
+        sources.x,
+        sources.y,
+        radius,
+        iterations=1,
+    )
     stars = sources.used & sources.is_star & np.isfinite(fit.flux)
     if stars.sum() < _MIN_STARS:
         return fit, 0.0
@@ -240,39 +276,105 @@ def contaminated(
     spread : `numpy.ndarray`, (height, width), bool
         Pixels with an error above ``_TOLERATED_SIGMA``.
     """
-    error = np.zeros(variance.shape)
+    error: np.ndarray | None = None
+    touched: list[tuple[slice, slice]] = []
     for noise, bad, fill_error, weights in inputs:
-        if not bad.any():
+        rows, columns = np.nonzero(bad)
+        if len(rows) == 0:
             continue
-        own = np.zeros(variance.shape)
-        own[bad] = np.maximum(fill_error**2, noise[bad])
-        error += scipy.signal.oaconvolve(own, weights**2, mode="same")
-    return error > _TOLERATED_SIGMA**2 * variance
+        own = np.zeros(variance.shape, dtype=np.float32)
+        own[rows, columns] = np.maximum(fill_error**2, noise[rows, columns])
+        error = np.zeros(variance.shape, dtype=np.float32) if error is None else error
+        reach = weights.shape[0] // 2
+        for tile in tiles_with(bad):
+            wide, _ = around(tile, reach, variance.shape)
+            cut = tuple(
+                slice(outer.start - inner.start + reach, outer.stop - inner.start + reach)
+                for outer, inner in zip(wide, tile, strict=True)
+            )
+            error[wide] += scipy.signal.fftconvolve(own[tile], weights**2, mode="full")[cut]
+            touched.append(wide)
+    spread = np.zeros(variance.shape, dtype=bool)
+    if error is not None:
+        for wide in touched:
+            spread[wide] = error[wide] > _TOLERATED_SIGMA**2 * variance[wide]
+    return spread
+
+
+@dataclass(frozen=True)
+class _SampledFilters:
+    """Transfer functions of filters and PSF on a grid of positions, from which spatial polynomials are made.
+
+    Parameters
+    ----------
+    science, template, of_psf : `numpy.ndarray`, (N, window, window // 2 + 1)
+        The transfer functions.
+    x, y : `numpy.ndarray`, (N,)
+        Positions [pixel].
+    bounds : `lsst.images.Box`
+        Region.
+    psf_size : `int`
+        Side of the stamp that the PSF is stored on [pixel].
+    """
+
+    science: np.ndarray
+    template: np.ndarray
+    of_psf: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    bounds: Box
+    psf_size: int
+
+    def _images(self, transfers: np.ndarray, size: int) -> np.ndarray:
+        window = transfers.shape[1]
+        return np.stack([image_from_transfer(transfer, window, size) for transfer in transfers])
+
+    @property
+    def scale(self) -> float:
+        """Sum of the PSF over its stamp, by which filters are divided when the stamp is normalised."""
+        return float(np.median(self._images(self.of_psf, self.psf_size).sum(axis=(1, 2))))
+
+    def psf(self) -> PixelBasisPsf:
+        """Return the PSF of the difference."""
+        images = self._images(self.of_psf, self.psf_size)
+        return PixelBasisPsf.from_images(images, self.x, self.y, self.bounds, order=_FILTER_ORDER)
+
+    def filters(self, size: int) -> tuple[PixelBasis, PixelBasis]:
+        """Return the filters of science image and template on images of a side [pixel], at most the window's."""
+        scale = self.scale
+        size = min(size, (self.science.shape[1] - 1) // 2 * 2 + 1)
+        science, template = (
+            PixelBasis.from_images(
+                self._images(transfers, size) / scale, self.x, self.y, self.bounds, order=_FILTER_ORDER
+            )
+            for transfers in (self.science, self.template)
+        )
+        return science, template
+
+    def filtered(self, transfer: np.ndarray) -> _SampledFilters:
+        """Return what another filter makes of these."""
+        return replace(
+            self,
+            science=self.science * transfer,
+            template=self.template * transfer,
+            of_psf=self.of_psf * transfer,
+        )
 
 
 def _sample_filters(
-    pair: ImagePair,
-    filters_at: Callable[[float, float, int], LocalFilters],
-    size: int,
-    window: int,
-    spectrum: NoiseSpectrum | None,
-) -> tuple[PixelBasis, PixelBasis, PixelBasisPsf, float]:
-    """Return the filters, the PSF, and the sum over its stamp by which the first two were divided."""
+    pair: ImagePair, filters_at: Callable[[float, float, int], LocalFilters], window: int
+) -> _SampledFilters:
+    """Evaluate the filters and the PSF on a grid of positions."""
     x, y = PolynomialField(pair.bounds, _FILTER_ORDER).sample_grid(_FILTER_ORDER + 2)
-    images: tuple[list[np.ndarray], ...] = ([], [], [])
-    whitening = 1.0 if spectrum is None or spectrum.is_white else spectrum.whitening(window)
-    for xi, yi in zip(x, y, strict=True):
-        local = filters_at(float(xi), float(yi), window)
-        for stack, transfer in zip(images, (local.science, local.template, local.psf), strict=True):
-            stack.append(image_from_transfer(whitening * transfer, window, size))
-    science, template, psf = (np.stack(stack) for stack in images)
-    scale = float(np.median(psf.sum(axis=(1, 2))))
-    return (
-        PixelBasis.from_images(science / scale, x, y, pair.bounds, order=_FILTER_ORDER),
-        PixelBasis.from_images(template / scale, x, y, pair.bounds, order=_FILTER_ORDER),
-        PixelBasisPsf.from_images(psf, x, y, pair.bounds, order=_FILTER_ORDER),
-        scale,
+    local = [
+        filters_at(float(xi), float(yi), window)
+        for xi, yi in zip(x - pair.bounds.x.start, y - pair.bounds.y.start, strict=True)
+    ]
+    science, template, psf = (
+        np.stack(transfers) for transfers in zip(*((f.science, f.template, f.psf) for f in local), strict=True)
     )
+    size = max(pair.science_psf.size, pair.template_psf.size)
+    return _SampledFilters(science, template, psf, x, y, pair.bounds, size)
 
 
 def _describe(spectrum: NoiseSpectrum | None) -> dict[str, int | float | str]:
@@ -283,18 +385,3 @@ def _describe(spectrum: NoiseSpectrum | None) -> dict[str, int | float | str]:
         "noiseCorrelation": spectrum.correlation,
         "whitened": int(not spectrum.is_white),
     }
-
-
-def _background(difference: np.ndarray, variance: np.ndarray, bad: np.ndarray, cell_size: int) -> np.ndarray:
-    significant = np.abs(difference - np.median(difference[~bad])) > _SOURCE_THRESHOLD * np.sqrt(variance)
-    # A lone pixel at 3 sigma is noise; a blob of them is a source.
-    sources = scipy.ndimage.binary_opening(significant, np.ones((2, 2)))
-    mask = _grow(sources, 3) | bad
-    cell = min(cell_size, *difference.shape)
-    return sep.Background(np.ascontiguousarray(difference), mask=mask, bw=cell, bh=cell).back()
-
-
-def _grow(mask: np.ndarray, radius: int) -> np.ndarray:
-    if radius <= 0 or not mask.any():
-        return mask
-    return scipy.ndimage.distance_transform_edt(~mask) <= radius

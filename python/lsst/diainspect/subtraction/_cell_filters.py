@@ -1,7 +1,8 @@
-"""The step that all methods share: filter two images to a white difference, its variance and its score.
+"""Spatially varying linear filters, applied in cells, and the two steps that all methods share with them.
 
-Within a cell the filters vary linearly with position: the image is filtered at the cell's centre and at two points
-beside it, and the results are combined by pixel.
+Within a cell a filter varies linearly with position: the image is filtered with the filter of the cell's centre and
+with its two derivatives, and the results are combined by pixel. Filters reach over little more than a PSF, so they
+are made on a small window, and only their transforms have the size of the cell's.
 
 With the difference D = F_s * S - F_t * T of PSF P_D, the matched filter of a point source is P_D correlated with
 D. Its variance follows from the input variances and the squared filters, source noise included, and the
@@ -11,7 +12,7 @@ astrometric scatter between the images adds the squared gradient of the template
 
 from __future__ import annotations
 
-__all__ = ["CellFilters", "FilteredImages", "apply_cell_filters"]
+__all__ = ["LocalFilters", "ScoredDifference", "filter_in_cells", "score_difference"]
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,149 +21,212 @@ import numpy as np
 import scipy.fft
 
 from ._cells import Cell, CellGrid
+from ._image_pair import ImagePair
+from ._transfer import embed, transform_embedded
 from ._whitening import NoiseSpectrum
 
 
 @dataclass(frozen=True)
-class CellFilters:
-    """Transfer functions of one cell, each of shape (window, window // 2 + 1).
+class LocalFilters:
+    """Transfer functions at one position, (window, window // 2 + 1).
 
     Parameters
     ----------
-    of_images : sequence [`numpy.ndarray`]
-        What multiplies the transform of each input image; the sum is the difference.
     science, template : `numpy.ndarray`
-        F_s and F_t: what the difference does in all to the science image and (subtracted) to the template.
+        F_s and F_t: what the difference does to the science image and, before it is subtracted, to the template.
     psf : `numpy.ndarray`
         P_D, of unit sum.
     """
 
-    of_images: Sequence[np.ndarray]
     science: np.ndarray
     template: np.ndarray
     psf: np.ndarray
 
 
 @dataclass(frozen=True)
-class FilteredImages:
-    """Results of `apply_cell_filters`, each (height, width), float32.
+class ScoredDifference:
+    """A difference and its detection statistic, each (height, width), float32.
 
     Parameters
     ----------
     difference, variance : `numpy.ndarray`
         Difference and its variance.
-    matched, matched_variance : `numpy.ndarray`
-        Difference correlated with its PSF, and its variance; their ratio (with the root) is the score.
-    template_part : `numpy.ndarray`
-        What the template contributes to ``matched``.
+    score : `numpy.ndarray`
+        Difference correlated with its PSF, in units of its own sigma.
     """
 
     difference: np.ndarray
     variance: np.ndarray
-    matched: np.ndarray
-    matched_variance: np.ndarray
-    template_part: np.ndarray
+    score: np.ndarray
 
 
-def apply_cell_filters(
+def filter_in_cells(
     grid: CellGrid,
     images: Sequence[np.ndarray],
-    template: np.ndarray,
-    variances: tuple[np.ndarray, np.ndarray],
-    filters_at: Callable[[float, float], CellFilters],
-    astrometric_rms: float,
-    spectrum: NoiseSpectrum | None = None,
-) -> FilteredImages:
-    """Filter in cells.
+    filters_at: Callable[[float, float], Sequence[np.ndarray]],
+    *,
+    linear: bool = True,
+) -> np.ndarray:
+    """Filter images and add them up.
 
     Parameters
     ----------
     grid : `CellGrid`
         The cells.
-    images : sequence [`numpy.ndarray`], (height, width)
-        Images whose filtered sum is the difference.
-    template : `numpy.ndarray`, (height, width)
-        Template, for the astrometric term.
-    variances : `tuple` [`numpy.ndarray`, `numpy.ndarray`]
-        Variances of science image and template.
+    images : sequence [`numpy.ndarray`], (height, width), float32
+        Images.
     filters_at : callable
-        Makes the filters at a position in array coordinates [pixel].
-    astrometric_rms : `float`
-        Scatter of single sources' positions between the images, per coordinate [pixel].
-    spectrum : `NoiseSpectrum`, optional
-        Noise that remains after the filters in units of the predicted variance; white when omitted.
+        Takes a position (x, y) in array coordinates [pixel]; returns a filter (size, size) for each image, centred
+        on pixel size // 2.
+    linear : `bool`, optional
+        Whether filters vary linearly within a cell; otherwise those of its centre are used.
 
     Returns
     -------
-    filtered : `FilteredImages`
+    filtered : `numpy.ndarray`, (height, width), float32
+        Sum of the filtered images.
+    """
+    window = grid.window_size
+    total = np.zeros(grid.shape, dtype=np.float32)
+    for cell in grid:
+        transforms = [scipy.fft.rfft2(cell.window_of(image)) for image in images]
+
+        def apply(filters: Sequence[np.ndarray], transforms: list[np.ndarray], cell: Cell) -> np.ndarray:
+            total = embed(filters[0], window)
+            total *= transforms[0]
+            for kernel, transform in zip(filters[1:], transforms[1:], strict=True):
+                product = embed(kernel, window)
+                product *= transform
+                total += product
+            return scipy.fft.irfft2(total, s=(window, window), overwrite_x=True)[cell.inner]
+
+        centre = filters_at(*cell.centre)
+        part = apply(centre, transforms, cell)
+        if linear:
+            for position, distance in zip(cell.neighbours, (cell.u, cell.v), strict=True):
+                there = filters_at(*position)
+                slope = apply([far - near for far, near in zip(there, centre, strict=True)], transforms, cell)
+                slope *= distance
+                part += slope
+        part *= cell.weight
+        total[cell.target] += part
+    return total
+
+
+def score_difference(
+    grid: CellGrid,
+    difference: np.ndarray,
+    pair: ImagePair,
+    filters_at: Callable[[float, float, int], LocalFilters],
+    filter_window: int,
+    *,
+    astrometric_rms: float,
+    relative_error: float,
+    spectrum: NoiseSpectrum | None = None,
+) -> ScoredDifference:
+    """Propagate the variance of a difference and correlate it with its PSF, after whitening where that is needed.
+
+    The matched filter and the squared filters are those of the cell's centre: what that costs in signal-to-noise is
+    of second order in the change of the PSF within a cell.
+
+    Parameters
+    ----------
+    grid : `CellGrid`
+        The cells.
+    difference : `numpy.ndarray`, (height, width), float32
+        Difference.
+    pair : `ImagePair`
+        The images that it was made from.
+    filters_at : callable
+        Takes a position (x, y) in array coordinates [pixel] and a window; returns the filters that made it there.
+    filter_window : `int`
+        Side of the window on which filters are made [pixel].
+    astrometric_rms : `float`
+        Scatter of single sources' positions between the images, per coordinate [pixel].
+    relative_error : `float`
+        Scatter of what is left of a static source, relative to its flux.
+    spectrum : `NoiseSpectrum`, optional
+        Noise of the difference in units of the predicted variance; white when omitted.
+
+    Returns
+    -------
+    scored : `ScoredDifference`
         Results.
     """
-    shape, window = grid.shape, grid.window_size
-    padded = [grid.pad(image) for image in images]
-    padded_template = grid.pad(template)
-    padded_variances = [grid.pad(variance) for variance in variances]
-    outputs = tuple(np.zeros(shape, dtype=np.float32) for _ in range(5))
-
+    window = grid.window_size
+    variance, score = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
+    whitened = difference if spectrum is None else np.zeros(grid.shape, dtype=np.float32)
     whitening: np.ndarray | float = 1.0
-    variance_factor = 1.0
+    variance_factor = np.float32(1.0)
     if spectrum is not None:
-        whitening, variance_factor = spectrum.whitening(window), spectrum.variance_factor
+        whitening = spectrum.whitening(filter_window)
+        variance_factor = np.float32(spectrum.variance_factor)
+        whitening_cell = transform_embedded(whitening, filter_window, window)
+    template_level = np.float32(np.median(pair.template[::8, ::8]))
 
-    def to_image(transfer: np.ndarray) -> np.ndarray:
-        return scipy.fft.irfft2(transfer, s=(window, window))
-
-    def interpolate(transforms: list[np.ndarray], cell: Cell) -> np.ndarray:
-        return sum(
-            weight * to_image(part) for weight, part in zip(cell.vertex_weights, transforms, strict=True)
-        )
+    def to_image(transform: np.ndarray, cell: Cell) -> np.ndarray:
+        return scipy.fft.irfft2(transform, s=(window, window), overwrite_x=True)[cell.inner]
 
     def squared(transfer: np.ndarray) -> np.ndarray:
-        return scipy.fft.rfft2(to_image(transfer) ** 2)
+        small = scipy.fft.irfft2(transfer, s=(filter_window, filter_window))
+        return embed(np.fft.fftshift(small**2), window)
+
+    def propagate(filters: tuple[np.ndarray, np.ndarray], noise: list[np.ndarray], cell: Cell) -> np.ndarray:
+        total = squared(filters[0])
+        total *= noise[0]
+        part = squared(filters[1])
+        part *= noise[1]
+        total += part
+        propagated = to_image(total, cell)
+        propagated *= variance_factor
+        # Convolutions of a positive plane can only be negative by rounding.
+        return np.maximum(propagated, np.float32(1e-6) * np.median(propagated[::8, ::8]), out=propagated)
+
+    def add(total: np.ndarray, cell: Cell, part: np.ndarray) -> None:
+        part *= cell.weight
+        total[cell.target] += part
 
     for cell in grid:
-        vertices = [filters_at(x, y) for x, y in cell.vertices]
-        filters = vertices[0]
-        # The difference is whitened once more; its PSF and so the matched filter are what that makes of P_D.
-        matching = np.conj(whitening * filters.psf)
-        transforms = [scipy.fft.rfft2(image[cell.window]) for image in padded]
-        differences = [
-            whitening
-            * sum(part * transfer for part, transfer in zip(transforms, vertex.of_images, strict=True))
-            for vertex in vertices
+        local = filters_at(*cell.centre, filter_window)
+        matching = np.conj(whitening * local.psf)
+        noise = [
+            scipy.fft.rfft2(cell.window_of(plane))
+            for plane in (pair.science_variance, pair.template_variance)
         ]
-        matched_differences = [
-            np.conj(whitening * vertex.psf) * part for vertex, part in zip(vertices, differences, strict=True)
-        ]
-        variance_transforms = [scipy.fft.rfft2(plane[cell.window]) for plane in padded_variances]
-        noise = sum(
-            squared(transfer) * plane
-            for transfer, plane in zip((filters.science, filters.template), variance_transforms, strict=True)
-        )
-        matched_noise = variance_factor * to_image(
-            sum(
-                squared(matching * transfer) * plane
-                for transfer, plane in zip(
-                    (filters.science, filters.template), variance_transforms, strict=True
-                )
-            )
-        )
-        template_part = to_image(
-            matching * whitening * filters.template * scipy.fft.rfft2(padded_template[cell.window])
-        )
-        gradient_y, gradient_x = np.gradient(template_part)
-        matched_noise += astrometric_rms**2 * (gradient_x**2 + gradient_y**2)
-        parts = (
-            interpolate(differences, cell),
-            variance_factor * to_image(noise),
-            interpolate(matched_differences, cell),
-            matched_noise,
-            template_part,
-        )
-        for total, part in zip(outputs, parts, strict=True):
-            total[cell.target] += cell.weight * part[cell.inner].astype(np.float32)
-    difference, variance, matched, matched_variance, template_part = outputs
-    # Convolutions of a positive plane can only be negative by rounding.
-    floor = np.float32(1e-6)
-    np.maximum(variance, floor * np.median(variance), out=variance)
-    np.maximum(matched_variance, floor * np.median(matched_variance), out=matched_variance)
-    return FilteredImages(difference, variance, matched, matched_variance, template_part)
+        add(variance, cell, propagate((local.science, local.template), noise, cell))
+        error = propagate((matching * local.science, matching * local.template), noise, cell)
+
+        transform = scipy.fft.rfft2(cell.window_of(pair.template) - template_level)
+        transform *= transform_embedded(matching * whitening * local.template, filter_window, window)
+        static = scipy.fft.irfft2(transform, s=(window, window), overwrite_x=True)
+        gradient = _squared_gradient(static, cell.inner)
+        gradient *= np.float32(astrometric_rms**2)
+        error += gradient
+        static = static[cell.inner]
+        static *= np.float32(relative_error)
+        static *= static
+        error += static
+
+        transform = scipy.fft.rfft2(cell.window_of(difference))
+        if spectrum is not None:
+            transform *= whitening_cell
+            add(whitened, cell, to_image(transform.copy(), cell))
+        transform *= transform_embedded(matching, filter_window, window)
+        matched = to_image(transform, cell)
+        matched /= np.sqrt(error, out=error)
+        add(score, cell, matched)
+    return ScoredDifference(whitened, variance, score)
+
+
+def _squared_gradient(image: np.ndarray, inner: tuple[slice, slice]) -> np.ndarray:
+    """Return the squared gradient in a part of an image that does not touch its border."""
+    rows, columns = inner
+    right, left = slice(columns.start + 1, columns.stop + 1), slice(columns.start - 1, columns.stop - 1)
+    above, below = slice(rows.start + 1, rows.stop + 1), slice(rows.start - 1, rows.stop - 1)
+    along_x = image[rows, right] - image[rows, left]
+    along_y = image[above, columns] - image[below, columns]
+    along_x *= along_x
+    along_y *= along_y
+    along_x += along_y
+    along_x *= np.float32(0.25)
+    return along_x

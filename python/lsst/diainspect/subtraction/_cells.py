@@ -1,48 +1,78 @@
-"""Spatially varying linear filters, applied in overlapping cells with smooth weights.
+"""Tiling of an image by overlapping cells with smooth weights, in which spatially varying filters are applied.
 
-Inside a cell the filter is constant, so it is a product in the Fourier plane. A cell is transformed together with
-a halo of the real pixels around it, which takes the wrap-around; neighbouring cells are blended over a band in
-which their weights, a partition of unity, cross.
+A cell is transformed together with a halo of the real pixels around it, which takes the wrap-around; neighbouring
+cells are blended over a band in which their weights, a partition of unity, cross.
 """
 
 from __future__ import annotations
 
-__all__ = ["CellGrid"]
+__all__ = ["Cell", "CellGrid"]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
 
+from ..psf import PixelBasis
+
+_BLEND = 16
+"""Width of the band in which neighbouring cells are blended [pixel]: their filters agree there but for curvature."""
+
+_LARGEST_CURVATURE = 3e-4
+"""Largest departure from linearity within a cell of anything that varies over the image, relative to its peak: what
+is left of a star by an interpolated filter is of that order."""
+
+_SMALLEST_CELL = 64
+"""Cells are not made smaller than this for the sake of linearity [pixel]: their halos cost more than they win."""
+
+_PROBES = 5
+"""Positions a side at which the curvature is looked at."""
+
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: where its window lies in the padded image and in the image, its weight and its centre.
+    """One cell: what it reads, what it contributes to, with which weight, and where filters are evaluated.
 
     Parameters
     ----------
-    window : `tuple` [`slice`, `slice`]
-        The window in an image padded by `CellGrid.pad`.
+    rows, columns : `slice` or `numpy.ndarray`
+        Pixels of the image that make the window; indices that reflect at the border where it reaches beyond.
     target : `tuple` [`slice`, `slice`]
         The part of the image that the cell contributes to.
     inner : `tuple` [`slice`, `slice`]
         The same part, within the window.
     weight : `numpy.ndarray`
         Weights there.
-    vertices : `tuple` [`tuple` [`float`, `float`], ...]
-        Centre of the cell and two points half a cell beside it in x and in y, in array coordinates [pixel]: the
-        three points between which filters are interpolated linearly.
-    vertex_weights : `tuple` [`numpy.ndarray`, ...]
-        Weights of the three points at each pixel of the window; they sum to one.
+    centre : `tuple` [`float`, `float`]
+        Centre (x, y) of the cell in array coordinates [pixel].
+    neighbours : `tuple` [`tuple` [`float`, `float`], ...]
+        Two points (x, y) half a cell beside the centre in x and in y, inside the image: filters are interpolated
+        linearly between the three.
+    u, v : `numpy.ndarray`
+        Distance from the centre in units of these two steps, of the columns and rows of ``inner``, shapes
+        (1, width) and (height, 1).
     """
 
-    window: tuple[slice, slice]
+    rows: slice | np.ndarray
+    columns: slice | np.ndarray
     target: tuple[slice, slice]
     inner: tuple[slice, slice]
     weight: np.ndarray
-    vertices: tuple[tuple[float, float], ...]
-    vertex_weights: tuple[np.ndarray, ...]
+    centre: tuple[float, float]
+    neighbours: tuple[tuple[float, float], tuple[float, float]]
+    u: np.ndarray
+    v: np.ndarray
+
+    def window_of(self, image: np.ndarray) -> np.ndarray:
+        """Return the pixels of the window, continued by reflection beyond the border."""
+        if isinstance(self.rows, slice) and isinstance(self.columns, slice):
+            return image[self.rows, self.columns]
+        rows, columns = (
+            np.arange(part.start, part.stop) if isinstance(part, slice) else part
+            for part in (self.rows, self.columns)
+        )
+        return image[rows[:, None], columns[None, :]]
 
 
 class CellGrid:
@@ -62,54 +92,68 @@ class CellGrid:
 
     def __init__(self, shape: tuple[int, int], cell_size: int, halo: int, min_window: int = 0) -> None:
         self.shape = shape
+        self.cell_size = cell_size
         self.halo = halo
-        self.blend = min(halo, cell_size // 4)
+        self.blend = min(_BLEND, cell_size // 4)
         n_cells = tuple(max(1, -(-length // cell_size)) for length in shape)
         self._edges = [np.linspace(0, length, n + 1) for length, n in zip(shape, n_cells, strict=True)]
         lengths = np.concatenate([np.diff(edges) for edges in self._edges])
         needed = int(np.ceil(lengths.max())) + self.blend + 2 * halo + 1
         self.window_size = scipy.fft.next_fast_len(max(needed, min_window), real=True)
-        self._pad = (self.window_size - int(lengths.min())) // 2 + 2
+
+    @classmethod
+    def for_fields(
+        cls,
+        shape: tuple[int, int],
+        fields: Sequence[PixelBasis],
+        cell_size: int,
+        halo: int,
+        min_window: int = 0,
+    ) -> CellGrid:
+        """Make cells small enough that PSFs and kernels vary linearly in them.
+
+        Parameters
+        ----------
+        shape : `tuple` [`int`, `int`]
+            Height and width of the image [pixel].
+        fields : sequence [`PixelBasis`]
+            What varies over the image.
+        cell_size, halo, min_window : `int`
+            As for the class; the cell size is halved until the fields are linear.
+        """
+        while cell_size > 2 * _SMALLEST_CELL and any(
+            _curvature(field, 0.5 * cell_size) > _LARGEST_CURVATURE for field in fields
+        ):
+            cell_size //= 2
+        return cls(shape, cell_size, halo, min_window)
 
     @property
     def n_cells(self) -> int:
         """Number of cells."""
         return (len(self._edges[0]) - 1) * (len(self._edges[1]) - 1)
 
-    def pad(self, image: np.ndarray) -> np.ndarray:
-        """Extend an image by reflection, so that every window is full of real pixels."""
-        return np.pad(image, self._pad, mode="symmetric")
-
     def __iter__(self) -> Iterator[Cell]:
         for row in self._axis(0):
             for column in self._axis(1):
-                # The second point lies towards the middle of the image, where filters are best known.
-                step_x, step_y = self._step(column[4], 1), self._step(row[4], 0)
-                pixels = np.arange(self.window_size)
-                u = (pixels + (column[1].start - column[2].start) - column[4]) / step_x
-                v = (pixels + (row[1].start - row[2].start) - row[4]) / step_y
-                # A blend needs no extrapolation beyond the cell and its overlap.
-                u, v = np.clip(u, -1.5, 1.5)[None, :], np.clip(v, -1.5, 1.5)[:, None]
                 yield Cell(
-                    window=(row[0], column[0]),
-                    target=(row[1], column[1]),
-                    inner=(row[2], column[2]),
-                    weight=(row[3][:, None] * column[3][None, :]).astype(np.float32),
-                    vertices=(
-                        (column[4], row[4]),
-                        (column[4] + step_x, row[4]),
-                        (column[4], row[4] + step_y),
+                    rows=row.window,
+                    columns=column.window,
+                    target=(row.target, column.target),
+                    inner=(row.inner, column.inner),
+                    weight=row.weight[:, None] * column.weight[None, :],
+                    centre=(column.centre, row.centre),
+                    neighbours=(
+                        (column.centre + column.step, row.centre),
+                        (column.centre, row.centre + row.step),
                     ),
-                    vertex_weights=tuple(w.astype(np.float32) for w in (1.0 - u - v, u, v)),
+                    u=column.offset[None, :],
+                    v=row.offset[:, None],
                 )
 
-    def _step(self, centre: float, axis: int) -> float:
-        half_cell = 0.5 * float(np.diff(self._edges[axis])[0])
-        return half_cell if centre < 0.5 * (self.shape[axis] - 1) else -half_cell
-
-    def _axis(self, axis: int) -> Iterator[tuple[slice, slice, slice, np.ndarray, float]]:
+    def _axis(self, axis: int) -> Iterator[_Interval]:
         edges, length = self._edges[axis], self.shape[axis]
         half_blend = 0.5 * self.blend
+        half_cell = 0.5 * float(np.diff(edges)[0])
         for low, high in zip(edges[:-1], edges[1:], strict=True):
             start = max(0, int(np.floor(low - half_blend)))
             stop = min(length, int(np.ceil(high + half_blend)))
@@ -117,12 +161,52 @@ class CellGrid:
             rise = _ramp(pixels - low, self.blend) if low > 0 else np.ones(len(pixels))
             fall = 1.0 - _ramp(pixels - high, self.blend) if high < length else np.ones(len(pixels))
             centre = 0.5 * (low + high) - 0.5
+            # The second point lies towards the middle of the image, where PSFs are best known.
+            step = half_cell if centre < 0.5 * (length - 1) else -half_cell
             first = round(centre) - self.window_size // 2
-            window = slice(first + self._pad, first + self._pad + self.window_size)
-            yield window, slice(start, stop), slice(start - first, stop - first), rise * fall, centre
+            last = first + self.window_size
+            yield _Interval(
+                window=slice(first, last) if first >= 0 and last <= length else _reflect(first, last, length),
+                target=slice(start, stop),
+                inner=slice(start - first, stop - first),
+                weight=(rise * fall).astype(np.float32),
+                centre=centre,
+                step=step,
+                offset=((pixels - centre) / step).astype(np.float32),
+            )
+
+
+@dataclass(frozen=True)
+class _Interval:
+    """What a cell is along one axis; the attributes are those of `Cell`."""
+
+    window: slice | np.ndarray
+    target: slice
+    inner: slice
+    weight: np.ndarray
+    centre: float
+    step: float
+    offset: np.ndarray
+
+
+def _reflect(first: int, last: int, length: int) -> np.ndarray:
+    """Return indices of pixels first to last of an axis that is continued by reflection, edge pixels doubled."""
+    folded = np.arange(first, last) % (2 * length)
+    return np.where(folded < length, folded, 2 * length - 1 - folded)
 
 
 def _ramp(distance: np.ndarray, width: int) -> np.ndarray:
     """Rise smoothly from 0 to 1 over a band of the given width centred at half a pixel before zero distance."""
     phase = np.clip((distance + 0.5) / width + 0.5, 0.0, 1.0)
     return 0.5 - 0.5 * np.cos(np.pi * phase)
+
+
+def _curvature(field: PixelBasis, step: float) -> float:
+    """Return how far the images of a field are from varying linearly over a step [pixel], relative to the peak."""
+    x, y = field.field.sample_grid(_PROBES)
+    centre = field.evaluate(x, y)
+    worst = 0.0
+    for dx, dy in ((step, 0.0), (0.0, step), (step, step)):
+        second = field.evaluate(x + dx, y + dy) + field.evaluate(x - dx, y - dy) - 2.0 * centre
+        worst = max(worst, 0.5 * float(np.abs(second).max()))
+    return worst / float(np.abs(centre).max())

@@ -16,9 +16,14 @@ from lsst.images.psfs import PointSpreadFunction
 from ..masks import PLANES_BAD_FOR_SUBTRACTION, masked_by
 from ..psf import PixelBasisPsf
 from ._errors import AllPixelsMaskedError, NoOverlapError, NoPsfError, UnitMismatchError
+from ._sparse_tiles import around, tiles_with
 
 _FILL_SCALES = (1.5, 4.0, 12.0, 40.0)
 """Widths [pixel] of the Gaussians that fill bad pixels from their neighbours, tried in turn as holes need them."""
+
+
+_LEVEL_PIXELS = 10_000
+"""Pixels that suffice for the median level of an image."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +180,18 @@ def _fill_error(pixels: np.ndarray, filled: np.ndarray, bad: np.ndarray) -> np.n
     A saturated pixel's true value exceeds the stored one, by a factor of two in the core of a star two magnitudes
     brighter than saturation.
     """
-    level = np.median(pixels[~bad])
+    level = _level(pixels, bad)
     stored = np.where(np.isfinite(pixels[bad]), pixels[bad], level)
     return 2.0 * np.maximum(np.abs(stored - level), np.abs(filled[bad] - level))
+
+
+def _level(pixels: np.ndarray, bad: np.ndarray) -> float:
+    """Return the median of the good pixels; of an even sample of them where that suffices."""
+    for stride in (4, 1):
+        good = ~bad[::stride, ::stride]
+        if good.sum() >= _LEVEL_PIXELS:
+            break
+    return float(np.median(pixels[::stride, ::stride][good])) if good.any() else 0.0
 
 
 def fill_bad_pixels(pixels: np.ndarray, bad: np.ndarray) -> np.ndarray:
@@ -201,17 +215,23 @@ def fill_bad_pixels(pixels: np.ndarray, bad: np.ndarray) -> np.ndarray:
     if not bad.any():
         return pixels.copy()
     filled = np.where(bad, np.float32(0.0), pixels)
-    weight = (~bad).astype(np.float32)
-    median = np.median(pixels[~bad]) if weight.any() else np.float32(0.0)
-    missing = bad
-    values = filled.copy()
+    level = _level(pixels, bad)
+    missing = bad.copy()
     for scale in _FILL_SCALES:
-        norm = scipy.ndimage.gaussian_filter(weight, scale, mode="constant", truncate=3.0)
-        blurred = scipy.ndimage.gaussian_filter(values, scale, mode="constant", truncate=3.0)
-        reached = missing & (norm > 0.02)
-        filled[reached] = blurred[reached] / norm[reached]
-        missing = missing & ~reached
+        reached = np.zeros_like(bad)
+        for tile in tiles_with(missing):
+            wide, own = around(tile, int(np.ceil(3.0 * scale)) + 1, bad.shape)
+            good = ~bad[wide]
+            values = np.where(good, pixels[wide], np.float32(0.0))
+            norm, blurred = (
+                scipy.ndimage.gaussian_filter(plane, scale, mode="constant", truncate=3.0)[own]
+                for plane in (good.astype(np.float32), values)
+            )
+            near = missing[tile] & (norm > 0.02)
+            filled[tile][near] = blurred[near] / norm[near]
+            reached[tile] = near
+        missing &= ~reached
         if not missing.any():
             return filled
-    filled[missing] = median
+    filled[missing] = level
     return filled

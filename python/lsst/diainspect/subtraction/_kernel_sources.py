@@ -22,6 +22,12 @@ have more; PSF model errors of a few per cent are common to all stars and taken 
 
 _FIT_RADIUS_IN_FWHM = 2.0
 
+_DETECTION_THRESHOLD = 5.0
+"""Significance of single pixels in the science image above which sources are looked for."""
+
+_CELLS = 8
+"""Cells a side of the grid over which sources are spread."""
+
 
 @dataclass(frozen=True)
 class KernelSources:
@@ -116,7 +122,7 @@ def select_kernel_sources(
         If fewer are left; its metadata counts the reasons.
     """
     if candidates is None:
-        x, y = _detect(pair)
+        x, y = _detect(pair, max_sources)
     else:
         missing = {"x", "y"} - set(candidates.colnames)
         if missing:
@@ -124,7 +130,7 @@ def select_kernel_sources(
         x, y = (np.asarray(candidates[name], dtype=float) for name in ("x", "y"))
     if len(x) == 0:
         raise TooFewKernelSourcesError(
-            "No sources were found to match the images on (detection at 10 sigma in the science image).",
+            "No sources were found to match the images on (above 5 sigma in single pixels of the science image).",
             n_candidates=0,
             n_used=0,
         )
@@ -184,17 +190,24 @@ def check_enough(sources: KernelSources, min_sources: int) -> None:
     )
 
 
-def _detect(pair: ImagePair) -> tuple[np.ndarray, np.ndarray]:
+def _detect(pair: ImagePair, max_sources: int) -> tuple[np.ndarray, np.ndarray]:
     image = np.ascontiguousarray(pair.science)
     background = sep.Background(image, mask=pair.science_bad)
+    # What is faint in a pixel is not bright enough to match images on: no smoothing before detection.
     catalogue = sep.extract(
         image - background.back(),
-        10.0,
+        _DETECTION_THRESHOLD,
         err=np.sqrt(pair.science_variance),
         mask=pair.science_bad,
         minarea=5,
+        filter_kernel=None,
         deblend_cont=0.005,
     )
+    # Of every part of the image no more are fitted than could be used twice over.
+    bright = _brightest_by_cell(
+        catalogue["x"] / pair.shape[1], catalogue["y"] / pair.shape[0], catalogue["peak"], 2 * max_sources
+    )
+    catalogue = catalogue[bright]
     return catalogue["x"] + pair.bounds.x.start, catalogue["y"] + pair.bounds.y.start
 
 
@@ -212,13 +225,24 @@ def _thin_out(sources: KernelSources, pair: ImagePair, max_sources: int) -> Kern
     used = np.flatnonzero(sources.used)
     if len(used) <= max_sources:
         return sources
-    n_side = 8
-    per_cell = max(1, max_sources // n_side**2)
-    column = ((sources.x[used] - pair.bounds.x.start) * n_side / pair.bounds.x.size).astype(int)
-    row = ((sources.y[used] - pair.bounds.y.start) * n_side / pair.bounds.y.size).astype(int)
-    order = np.lexsort((-sources.snr[used], row * n_side + column))
-    cell = (row * n_side + column)[order]
-    rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
+    box = pair.bounds
+    kept = _brightest_by_cell(
+        (sources.x[used] - box.x.start) / box.x.size,
+        (sources.y[used] - box.y.start) / box.y.size,
+        sources.snr[used],
+        max_sources,
+    )
     surplus = np.zeros(len(sources.x), dtype=bool)
-    surplus[used[order[rank >= per_cell]]] = True
+    surplus[used[~kept]] = True
     return sources.reject(surplus, "enough others nearby")
+
+
+def _brightest_by_cell(u: np.ndarray, v: np.ndarray, brightness: np.ndarray, number: int) -> np.ndarray:
+    """Return which of the sources at (u, v) in the unit square are the brightest of their cell of a grid."""
+    per_cell = max(1, number // _CELLS**2)
+    cell = (v * _CELLS).astype(int) * _CELLS + (u * _CELLS).astype(int)
+    order = np.lexsort((-brightness, cell))
+    rank = np.arange(len(cell)) - np.searchsorted(cell[order], cell[order])
+    kept = np.zeros(len(cell), dtype=bool)
+    kept[order[rank < per_cell]] = True
+    return kept

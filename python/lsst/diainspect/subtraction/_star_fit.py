@@ -55,6 +55,12 @@ def fit_stars(
     masked = gather_stamps(bad, x0 - x_first, y0 - y_first, size, True)
     weight = np.where(masked, 0.0, 1.0 / noise)
     fit = fit_psf(
-        pixels, weight, psf.evaluate(x, y), x - centre_x, y - centre_y, radius, iterations=iterations
+        pixels,
+        weight,
+        psf.evaluate(x, y, dtype=np.float32),
+        x - centre_x,
+        y - centre_y,
+        radius,
+        iterations=iterations,
     )
     return centre_x + fit.dx, centre_y + fit.dy, fit

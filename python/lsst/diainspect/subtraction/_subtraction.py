@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["SubtractionResult", "Subtractor", "SubtractorConfig", "subtractor_registry"]
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -39,6 +40,8 @@ class SubtractionResult:
         PSF of the difference.
     science_filter, template_filter : `PixelBasis`
         The filters that made the difference.
+    sample_filters : callable or `None`
+        Takes a size [pixel]; returns the two filters on images of that side, where the method can make them.
     kernel : `PixelBasis` or `None`
         Matching kernel, by convolution, where the method has one.
     kernel_convolves : `str` or `None`
@@ -60,6 +63,7 @@ class SubtractionResult:
     psf: PixelBasisPsf
     science_filter: PixelBasis
     template_filter: PixelBasis
+    sample_filters: Callable[[int], tuple[PixelBasis, PixelBasis]] | None = None
     kernel: PixelBasis | None = None
     kernel_convolves: str | None = None
     kernel_sources: Table | None = None
@@ -71,7 +75,10 @@ class SubtractorConfig(pexConfig.Config):
     """Configuration that every subtractor has."""
 
     cellSize = pexConfig.RangeField[int](
-        doc="Side of the cells in which Fourier filters are constant [pixel].", default=256, min=32
+        doc="Largest side of the cells in which filters vary linearly [pixel]; they are made smaller where the PSFs "
+        "vary too fast for that.",
+        default=512,
+        min=32,
     )
     cellHalo = pexConfig.RangeField[int](
         doc="Real pixels added around a cell before its transform, so that wrap-around stays outside [pixel].",

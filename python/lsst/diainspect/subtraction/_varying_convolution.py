@@ -43,7 +43,9 @@ def convolve_varying(image: np.ndarray, kernel: PixelBasis) -> np.ndarray:
 
 def evaluate_polynomial(field: PolynomialField, coefficients: np.ndarray) -> np.ndarray:
     """Evaluate a polynomial on the pixels of its field; returns (height, width), float32."""
-    total = np.zeros((field.bounds.y.size, field.bounds.x.size), dtype=np.float32)
-    for value, (row, column) in zip(coefficients, field.axis_terms(), strict=True):
-        total += np.float32(value) * (column[:, None] * row[None, :]).astype(np.float32)
-    return total
+    # The sum over products of factors in x and y is a matrix product.
+    matrix = field.chebyshev_matrix(coefficients)
+    u, _ = field.normalise(np.arange(field.bounds.x.start, field.bounds.x.stop), np.zeros(1))
+    _, v = field.normalise(np.zeros(1), np.arange(field.bounds.y.start, field.bounds.y.stop))
+    along_x, along_y = (np.polynomial.chebyshev.chebvander(t, field.order) for t in (u, v))
+    return (along_y @ matrix).astype(np.float32) @ along_x.T.astype(np.float32)

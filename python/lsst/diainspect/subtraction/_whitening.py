@@ -89,9 +89,9 @@ def measure_noise_spectrum(difference: np.ndarray, variance: np.ndarray, sky: np
 
     Parameters
     ----------
-    difference, variance : `numpy.ndarray`, (height, width)
-        Difference and its predicted variance.
-    sky : `numpy.ndarray`, (height, width), bool
+    difference, variance : `numpy.ndarray`, (n_tiles, height, width)
+        Tiles of the difference and its predicted variance.
+    sky : `numpy.ndarray`, (n_tiles, height, width), bool
         Blank sky.
 
     Returns
@@ -108,11 +108,11 @@ def measure_noise_spectrum(difference: np.ndarray, variance: np.ndarray, sky: np
         return NoiseSpectrum(white, 0.0, n_pixels)
     used = sky & (np.abs(pull - np.median(pull[sky])) < _CLIP * np.std(pull[sky]))
     values = np.where(used, pull - pull[used].mean(), 0.0)
-    shape = tuple(scipy.fft.next_fast_len(length + _MAX_LAG, real=True) for length in values.shape)
+    shape = tuple(scipy.fft.next_fast_len(length + _MAX_LAG, real=True) for length in values.shape[1:])
 
-    def autocorrelate(image: np.ndarray) -> np.ndarray:
-        transform = scipy.fft.rfft2(image.astype(np.float32), s=shape)
-        full = scipy.fft.irfft2(np.abs(transform) ** 2, s=shape)
+    def autocorrelate(tiles: np.ndarray) -> np.ndarray:
+        transforms = scipy.fft.rfft2(tiles.astype(np.float32), s=shape)
+        full = scipy.fft.irfft2((np.abs(transforms) ** 2).sum(axis=0), s=shape)
         return np.roll(full, (_MAX_LAG, _MAX_LAG), axis=(0, 1))[:size, :size]
 
     pairs = autocorrelate(used)

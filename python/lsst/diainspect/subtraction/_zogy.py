@@ -10,7 +10,6 @@ from __future__ import annotations
 
 __all__ = ["ZogyConfig", "ZogySubtractor"]
 
-from dataclasses import replace
 from typing import ClassVar
 
 import lsst.pex.config as pexConfig
@@ -18,15 +17,15 @@ import numpy as np
 from astropy.table import Table
 
 from ..psf import PolynomialField
-from ._assemble import LocalFilters, assemble_result, filter_to_white
-from ._cell_filters import CellFilters
+from ._assemble import filter_window, finish_subtraction
+from ._cell_filters import LocalFilters, filter_in_cells
 from ._cells import CellGrid
 from ._image_pair import ImagePair
 from ._kernel_sources import check_enough, select_kernel_sources
 from ._registration import measure_registration
 from ._sky_variance import SkyVariance
 from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
-from ._transfer import phase_ramp, transfer_from_image
+from ._transfer import image_from_transfer, phase_ramp, transfer_from_image
 
 _VANISHING = 3e-4
 """Modulus of the PSF transforms below which both are taken to vanish, and their ratio to tend to one. A smaller value
@@ -40,7 +39,7 @@ class ZogyConfig(SubtractorConfig):
     minStars = pexConfig.RangeField[int](
         doc="Fewest stars to measure flux ratio and registration on.", default=5, min=3
     )
-    maxStars = pexConfig.RangeField[int](doc="Most stars to measure them on.", default=512, min=3)
+    maxStars = pexConfig.RangeField[int](doc="Most stars to measure them on.", default=320, min=3)
     minStarSnr = pexConfig.RangeField[float](
         doc="Least signal-to-noise ratio of a star in both images.", default=20.0, min=0.0
     )
@@ -72,60 +71,48 @@ class ZogySubtractor(Subtractor):
         check_enough(sources, config.minStars)
         beta = registration.flux_ratio
 
+        grid = CellGrid.for_fields(
+            pair.shape, (pair.science_psf, pair.template_psf), config.cellSize, config.cellHalo
+        )
         good = ~pair.bad
-        # Constants pass the filters only by their values at zero frequency; without them cell edges and filled
-        # pixels are quieter.
-        pair = replace(
-            pair,
-            science=pair.science - np.median(pair.science[good]),
-            template=pair.template - np.median(pair.template[good]),
-        )
-        grid = CellGrid(
-            pair.shape,
-            config.cellSize,
-            config.cellHalo,
-            min_window=2 * max(pair.science_psf.size, pair.template_psf.size),
-        )
         science_sky = SkyVariance(pair.science_variance, good, config.cellSize)
         template_sky = SkyVariance(pair.template_variance, good, config.cellSize)
         x_first, y_first = pair.bounds.x.start, pair.bounds.y.start
+        window = filter_window(pair, grid)
 
         def filters_at(x: float, y: float, window: int) -> LocalFilters:
-            dx, dy = registration.offset_at(x, y)
+            dx, dy = registration.offset_at(x + x_first, y + y_first)
             return proper_filters(
-                transfer_from_image(pair.science_psf.at(x, y), window),
-                transfer_from_image(pair.template_psf.at(x, y), window),
+                transfer_from_image(pair.science_psf.at(x + x_first, y + y_first).astype(np.float32), window),
+                transfer_from_image(pair.template_psf.at(x + x_first, y + y_first).astype(np.float32), window),
                 beta,
-                science_sky.at(x - x_first, y - y_first),
-                template_sky.at(x - x_first, y - y_first),
-                phase_ramp(dx, dy, window),
+                science_sky.at(x, y),
+                template_sky.at(x, y),
+                phase_ramp(dx, dy, window).astype(np.complex64),
             )
 
-        def cell_filters(x: float, y: float) -> CellFilters:
-            local = filters_at(x + x_first, y + y_first, grid.window_size)
-            return CellFilters((local.science, -local.template), local.science, local.template, local.psf)
+        def images_at(x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
+            local = filters_at(x, y, window)
+            return (
+                image_from_transfer(local.science, window, window),
+                image_from_transfer(-local.template, window, window),
+            )
 
-        filtered, spectrum = filter_to_white(
-            pair,
-            grid,
-            (pair.science, pair.template),
-            pair.template,
-            cell_filters,
-            registration.jitter,
-            whiten=config.whiten,
-        )
         centre = registration.offset_at(
             0.5 * (pair.bounds.x.start + pair.bounds.x.stop - 1),
             0.5 * (pair.bounds.y.start + pair.bounds.y.stop - 1),
         )
-        return assemble_result(
+        return finish_subtraction(
             pair,
-            filtered,
+            grid,
+            filter_in_cells(grid, (pair.science, pair.template), images_at),
             filters_at,
-            config.backgroundCellSize,
+            background_cell_size=config.backgroundCellSize,
+            whiten=config.whiten,
             sources=sources,
-            spectrum=spectrum,
+            flux_ratio=beta,
             flux_ratio_error=registration.flux_ratio_error / beta,
+            astrometric_rms=registration.jitter,
             metadata={
                 "nKernelSources": registration.n_stars,
                 "fluxRatio": beta,
@@ -133,7 +120,6 @@ class ZogySubtractor(Subtractor):
                 "offsetX": centre[0],
                 "offsetY": centre[1],
                 "registrationOrder": registration.field.order,
-                "astrometricRms": registration.jitter,
             },
         )
 

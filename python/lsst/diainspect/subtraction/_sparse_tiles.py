@@ -1,0 +1,59 @@
+"""Work on the few tiles of a large image that hold pixels of a mask, which are rare: full-frame passes are dear."""
+
+from __future__ import annotations
+
+__all__ = ["around", "grow", "tiles_with"]
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.ndimage
+
+_TILE = 128
+"""Side of a tile [pixel]."""
+
+
+def tiles_with(mask: np.ndarray) -> Iterator[tuple[slice, slice]]:
+    """Yield the tiles (rows, columns) of a mask that hold a True pixel; together they cover all of those."""
+    height, width = mask.shape
+    rows, columns = np.nonzero(mask)
+    n_columns = -(-width // _TILE)
+    for tile in np.unique((rows // _TILE) * n_columns + columns // _TILE).tolist():
+        row, column = divmod(tile, n_columns)
+        yield (
+            slice(row * _TILE, min((row + 1) * _TILE, height)),
+            slice(column * _TILE, min((column + 1) * _TILE, width)),
+        )
+
+
+def around(
+    tile: tuple[slice, slice], margin: int, shape: tuple[int, int]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return a tile with a margin, as far as the image goes, and where the tile itself lies in that."""
+    wide, own = [], []
+    for part, length in zip(tile, shape, strict=True):
+        start, stop = max(0, part.start - margin), min(length, part.stop + margin)
+        wide.append(slice(start, stop))
+        own.append(slice(part.start - start, part.stop - start))
+    return (wide[0], wide[1]), (own[0], own[1])
+
+
+def grow(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Return a mask grown by a disk.
+
+    Parameters
+    ----------
+    mask : `numpy.ndarray`, (height, width), bool
+        Mask.
+    radius : `int`
+        Radius of the disk [pixel].
+    """
+    if radius <= 0:
+        return mask
+    grown = np.zeros_like(mask)
+    for tile in tiles_with(mask):
+        wide, own = around(tile, radius, mask.shape)
+        only = np.zeros(tuple(part.stop - part.start for part in wide), dtype=bool)
+        only[own] = mask[tile]
+        grown[wide] |= scipy.ndimage.distance_transform_edt(~only) <= radius
+    return grown
