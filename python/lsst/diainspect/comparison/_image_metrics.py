@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 from astropy.stats import mad_std
 
+from ..detection import without_sky_sources
 from ._metric import DifferenceMetric, MetricInput, metric_registry
 
 _MAD_ERROR = 1.166
@@ -131,7 +132,7 @@ class NumberPositive(DifferenceMetric):
 
     def measure(self, data: MetricInput) -> tuple[float, float]:
         """Measure; see `DifferenceMetric.measure`."""
-        n = float((~np.asarray(data.sources["isNegative"], dtype=bool)).sum())
+        n = float((~np.asarray(without_sky_sources(data.sources)["isNegative"], dtype=bool)).sum())
         return n, np.sqrt(n)
 
 
@@ -142,7 +143,7 @@ class NumberNegative(DifferenceMetric):
 
     def measure(self, data: MetricInput) -> tuple[float, float]:
         """Measure; see `DifferenceMetric.measure`."""
-        n = float(np.asarray(data.sources["isNegative"], dtype=bool).sum())
+        n = float(np.asarray(without_sky_sources(data.sources)["isNegative"], dtype=bool).sum())
         return n, np.sqrt(n)
 
 

@@ -11,15 +11,23 @@ import numpy as np
 import scipy.spatial
 from astropy.table import Column, Table
 
+from ..detection import without_sky_sources
+
 _KEYS = ("diaSourceId", "visit", "detector", "band", "midpointMjdTai")
 
 
-def join_sources(sources: Mapping[str, Table], diagnostics: Mapping[str, Table], radius: float) -> Table:
+def join_sources(
+    sources: Mapping[str, Table],
+    diagnostics: Mapping[str, Table],
+    radius: float,
+    truth: Mapping[str, Table] | None = None,
+) -> Table:
     """Join sources that several methods found on the same pixels.
 
     Each method's sources are matched to the groups that the methods before it made, as mutually nearest pairs
     within the radius; a source without a partner makes a group of its own. The sign is not part of the match: the
-    same artefact can be positive in one method and negative in another.
+    same artefact can be positive in one method and negative in another. Sky sources are not detections and are left
+    out.
 
     Parameters
     ----------
@@ -29,6 +37,9 @@ def join_sources(sources: Mapping[str, Table], diagnostics: Mapping[str, Table],
         Diagnostics of each method, with ``diaSourceId``; a method may be absent.
     radius : `float`
         Largest distance of a match [pixel].
+    truth : mapping [`str`, `astropy.table.Table`], optional
+        What the truth says of each method's sources, with ``diaSourceId``, as
+        `lsst.diainspect.truth.source_truth` makes it; a method may be absent.
 
     Returns
     -------
@@ -37,6 +48,7 @@ def join_sources(sources: Mapping[str, Table], diagnostics: Mapping[str, Table],
         each method ``{method}_found``, ``{method}_diaSourceId`` (0 where not found) and its other columns with
         the method's name in front (NaN, 0 or False where not found).
     """
+    sources = {method: without_sky_sources(table) for method, table in sources.items()}
     x, y = np.zeros(0), np.zeros(0)
     rows: dict[str, np.ndarray] = {}
     for method, table in sources.items():
@@ -68,8 +80,9 @@ def join_sources(sources: Mapping[str, Table], diagnostics: Mapping[str, Table],
         found[group] = True
         joined[f"{method}_found"] = Column(found, description=f"Found by {method}.")
         _spread(joined, table, group, n, method, skip=set(_KEYS[1:]))
-        if method in diagnostics:
-            measured = diagnostics[method]
+        for measured in (diagnostics.get(method), (truth or {}).get(method)):
+            if measured is None:
+                continue
             _, own, theirs = np.intersect1d(
                 np.asarray(table["diaSourceId"]), np.asarray(measured["diaSourceId"]), return_indices=True
             )

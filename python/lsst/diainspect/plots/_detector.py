@@ -16,6 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from ..detection import without_sky_sources
 from ._binned_image import BinnedImage
 from ._detector_label import DetectorLabel
 from ._stretch import add_colorbar, shared_sky_norm, shared_symmetric_norm
@@ -47,7 +48,7 @@ class DetectorPanels:
     difference, score : `BinnedImage` or `None`
         Images; None where the method made none.
     sources : `astropy.table.Table` or `None`
-        DIA sources with ``x``, ``y`` [pixel] and ``isNegative``.
+        DIA sources with ``x``, ``y`` [pixel] and ``isNegative``; sky sources among them are not shown.
     """
 
     difference: BinnedImage | None = None
@@ -102,9 +103,11 @@ def plot_detector(
                 say_in_place(axes, f"no {kind} of {method_name(method)}")
                 continue
             shown = _show(axes, image, cmap="RdBu_r", norm=norm) or shown
-            _mark_sources(axes, methods[method].sources)
+            sources = methods[method].sources
+            detections = None if sources is None else without_sky_sources(sources)
+            _mark_sources(axes, detections)
             if kind == "difference":
-                _count_sources(axes, methods[method].sources)
+                _count_sources(axes, detections)
         if shown is not None:
             add_colorbar(figure, shown, list(grid[row, 1:]), f"{kind} [{unit}]{_bin_text(images, kind)}")
     _label_axes(grid)
