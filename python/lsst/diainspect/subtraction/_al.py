@@ -181,9 +181,11 @@ class AlSubtractor(Subtractor):
             ),
             "science": (pair.science_variance, pair.science_bad, pair.science_fill_error, kernel.centre()),
         }
-        noise = pair.science_variance + pair.template_variance
-        matched_difference[pair.bad | contaminated(noise, convolved_inputs[direction])] = 0.0
-        del noise
+        spread = contaminated(
+            lambda part: pair.science_variance[part] + pair.template_variance[part],
+            convolved_inputs[direction],
+        )
+        matched_difference[pair.bad | spread] = 0.0
 
         good = ~pair.bad
         sky = (

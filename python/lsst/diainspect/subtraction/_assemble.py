@@ -152,7 +152,7 @@ def finish_subtraction(
         table[name] = values
     reach = max(filter_radius(science_filter.centre()), filter_radius(template_filter.centre()))
     spread = contaminated(
-        variance,
+        lambda part: variance[part],
         (pair.science_variance, pair.science_bad, pair.science_fill_error, science_filter.centre()),
         (pair.template_variance, pair.template_bad, pair.template_fill_error, template_filter.centre()),
     )
@@ -257,7 +257,8 @@ def _residual_fluxes(
 
 
 def contaminated(
-    variance: np.ndarray, *inputs: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    variance_of: Callable[[tuple[slice, slice]], np.ndarray],
+    *inputs: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
 ) -> np.ndarray:
     """Find the pixels to which filters carry a significant error from filled pixels.
 
@@ -265,8 +266,8 @@ def contaminated(
 
     Parameters
     ----------
-    variance : `numpy.ndarray`, (height, width)
-        Variance of the filtered image.
+    variance_of : callable
+        Takes rows and columns; returns the variance of the filtered image there.
     *inputs : `tuple`
         For each image that is filtered: its variance, which pixels are bad, the error of what they were filled
         with, and the filter image.
@@ -276,28 +277,25 @@ def contaminated(
     spread : `numpy.ndarray`, (height, width), bool
         Pixels with an error above ``_TOLERATED_SIGMA``.
     """
-    error: np.ndarray | None = None
+    shape = inputs[0][1].shape
+    # Zeros cost nothing until they are touched.
+    error = np.zeros(shape, dtype=np.float32)
     touched: list[tuple[slice, slice]] = []
     for noise, bad, fill_error, weights in inputs:
-        rows, columns = np.nonzero(bad)
-        if len(rows) == 0:
-            continue
-        own = np.zeros(variance.shape, dtype=np.float32)
-        own[rows, columns] = np.maximum(fill_error**2, noise[rows, columns])
-        error = np.zeros(variance.shape, dtype=np.float32) if error is None else error
         reach = weights.shape[0] // 2
-        for tile in tiles_with(bad):
-            wide, _ = around(tile, reach, variance.shape)
+        for tile, rows, columns, index in tiles_with(bad):
+            own = np.zeros(tuple(part.stop - part.start for part in tile), dtype=np.float32)
+            own[rows, columns] = np.maximum(fill_error[index] ** 2, noise[tile][rows, columns])
+            wide, _ = around(tile, reach, shape)
             cut = tuple(
                 slice(outer.start - inner.start + reach, outer.stop - inner.start + reach)
                 for outer, inner in zip(wide, tile, strict=True)
             )
-            error[wide] += scipy.signal.fftconvolve(own[tile], weights**2, mode="full")[cut]
+            error[wide] += scipy.signal.fftconvolve(own, weights**2, mode="full")[cut]
             touched.append(wide)
-    spread = np.zeros(variance.shape, dtype=bool)
-    if error is not None:
-        for wide in touched:
-            spread[wide] = error[wide] > _TOLERATED_SIGMA**2 * variance[wide]
+    spread = np.zeros(shape, dtype=bool)
+    for wide in touched:
+        spread[wide] = error[wide] > _TOLERATED_SIGMA**2 * variance_of(wide)
     return spread
 
 
@@ -371,7 +369,8 @@ def _sample_filters(
         for xi, yi in zip(x - pair.bounds.x.start, y - pair.bounds.y.start, strict=True)
     ]
     science, template, psf = (
-        np.stack(transfers) for transfers in zip(*((f.science, f.template, f.psf) for f in local), strict=True)
+        np.stack(transfers)
+        for transfers in zip(*((f.science, f.template, f.psf) for f in local), strict=True)
     )
     size = max(pair.science_psf.size, pair.template_psf.size)
     return _SampledFilters(science, template, psf, x, y, pair.bounds, size)

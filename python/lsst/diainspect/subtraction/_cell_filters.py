@@ -26,6 +26,10 @@ from ._transfer import embed, transform_embedded
 from ._whitening import NoiseSpectrum
 
 
+_NEGLIGIBLE = 1e-11
+"""Squared weights this small relative to the largest are left out."""
+
+
 @dataclass(frozen=True)
 class LocalFilters:
     """Transfer functions at one position, (window, window // 2 + 1).
@@ -168,8 +172,10 @@ def score_difference(
         return scipy.fft.irfft2(transform, s=(window, window), overwrite_x=True)[cell.inner]
 
     def squared(transfer: np.ndarray) -> np.ndarray:
-        small = scipy.fft.irfft2(transfer, s=(filter_window, filter_window))
-        return embed(np.fft.fftshift(small**2), window)
+        weights = scipy.fft.irfft2(transfer, s=(filter_window, filter_window)) ** 2
+        # Numbers too small for float32 are slow and say nothing.
+        weights[weights < _NEGLIGIBLE * weights.max()] = 0.0
+        return embed(np.fft.fftshift(weights), window)
 
     def propagate(filters: tuple[np.ndarray, np.ndarray], noise: list[np.ndarray], cell: Cell) -> np.ndarray:
         total = squared(filters[0])

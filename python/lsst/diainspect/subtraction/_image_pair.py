@@ -219,7 +219,7 @@ def fill_bad_pixels(pixels: np.ndarray, bad: np.ndarray) -> np.ndarray:
     missing = bad.copy()
     for scale in _FILL_SCALES:
         reached = np.zeros_like(bad)
-        for tile in tiles_with(missing):
+        for tile, *_ in tiles_with(missing):
             wide, own = around(tile, int(np.ceil(3.0 * scale)) + 1, bad.shape)
             good = ~bad[wide]
             values = np.where(good, pixels[wide], np.float32(0.0))

@@ -25,6 +25,9 @@ _FIT_RADIUS_IN_FWHM = 2.0
 _DETECTION_THRESHOLD = 5.0
 """Significance of single pixels in the science image above which sources are looked for."""
 
+_STRIDE = 3
+"""Distance of the pixels from which the background is measured before detection."""
+
 _CELLS = 8
 """Cells a side of the grid over which sources are spread."""
 
@@ -191,11 +194,16 @@ def check_enough(sources: KernelSources, min_sources: int) -> None:
 
 
 def _detect(pair: ImagePair, max_sources: int) -> tuple[np.ndarray, np.ndarray]:
-    image = np.ascontiguousarray(pair.science)
-    background = sep.Background(image, mask=pair.science_bad)
+    # A pixel in so many tells the background of cells that are as many times larger.
+    sample = (slice(None, None, _STRIDE), slice(None, None, _STRIDE))
+    coarse = sep.Background(
+        np.ascontiguousarray(pair.science[sample]), mask=np.ascontiguousarray(pair.science_bad[sample])
+    ).back()
+    background = np.repeat(np.repeat(coarse, _STRIDE, axis=0), _STRIDE, axis=1)
+    height, width = pair.shape
     # What is faint in a pixel is not bright enough to match images on: no smoothing before detection.
     catalogue = sep.extract(
-        image - background.back(),
+        pair.science - background[:height, :width],
         _DETECTION_THRESHOLD,
         err=np.sqrt(pair.science_variance),
         mask=pair.science_bad,

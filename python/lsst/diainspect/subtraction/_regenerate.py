@@ -316,7 +316,7 @@ def _mask_words(
     variance = _convolve_image(pair.science_variance, science_filter**2)
     variance += _convolve_image(pair.template_variance, template_filter**2)
     spread = contaminated(
-        variance,
+        lambda part: variance[part],
         (pair.science_variance, pair.science_bad, pair.science_fill_error, science_filter),
         (pair.template_variance, pair.template_bad, pair.template_fill_error, template_filter),
     )

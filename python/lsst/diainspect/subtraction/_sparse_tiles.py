@@ -13,17 +13,32 @@ _TILE = 128
 """Side of a tile [pixel]."""
 
 
-def tiles_with(mask: np.ndarray) -> Iterator[tuple[slice, slice]]:
-    """Yield the tiles (rows, columns) of a mask that hold a True pixel; together they cover all of those."""
+def tiles_with(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the tiles of a mask that hold a True pixel, with those pixels.
+
+    Yields
+    ------
+    tile : `tuple` [`slice`, `slice`]
+        Rows and columns of the tile.
+    rows, columns : `numpy.ndarray`
+        The True pixels in it, counted from its corner.
+    index : `numpy.ndarray`
+        Their places in the order of ``numpy.nonzero(mask)``.
+    """
     height, width = mask.shape
     rows, columns = np.nonzero(mask)
     n_columns = -(-width // _TILE)
-    for tile in np.unique((rows // _TILE) * n_columns + columns // _TILE).tolist():
-        row, column = divmod(tile, n_columns)
-        yield (
+    tiles = (rows // _TILE) * n_columns + columns // _TILE
+    order = np.argsort(tiles, kind="stable")
+    starts = np.flatnonzero(np.diff(tiles[order], prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        index = order[start:stop]
+        row, column = divmod(int(tiles[index[0]]), n_columns)
+        tile = (
             slice(row * _TILE, min((row + 1) * _TILE, height)),
             slice(column * _TILE, min((column + 1) * _TILE, width)),
         )
+        yield tile, rows[index] - tile[0].start, columns[index] - tile[1].start, index
 
 
 def around(
@@ -51,7 +66,7 @@ def grow(mask: np.ndarray, radius: int) -> np.ndarray:
     if radius <= 0:
         return mask
     grown = np.zeros_like(mask)
-    for tile in tiles_with(mask):
+    for tile, *_ in tiles_with(mask):
         wide, own = around(tile, radius, mask.shape)
         only = np.zeros(tuple(part.stop - part.start for part in wide), dtype=bool)
         only[own] = mask[tile]

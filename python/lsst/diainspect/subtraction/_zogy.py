@@ -84,7 +84,9 @@ class ZogySubtractor(Subtractor):
             dx, dy = registration.offset_at(x + x_first, y + y_first)
             return proper_filters(
                 transfer_from_image(pair.science_psf.at(x + x_first, y + y_first).astype(np.float32), window),
-                transfer_from_image(pair.template_psf.at(x + x_first, y + y_first).astype(np.float32), window),
+                transfer_from_image(
+                    pair.template_psf.at(x + x_first, y + y_first).astype(np.float32), window
+                ),
                 beta,
                 science_sky.at(x, y),
                 template_sky.at(x, y),
