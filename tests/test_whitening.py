@@ -11,7 +11,7 @@ from astropy.stats import mad_std
 
 from lsst.diainspect.simulation import ObservingConditions, SceneConfig, simulate_pair
 from lsst.diainspect.subtraction import AlConfig, AlSubtractor, ImagePair, ZogyConfig, ZogySubtractor
-from lsst.diainspect.subtraction._whitening import measure_noise_spectrum
+from lsst.diainspect.subtraction._whitening import measure_noise
 
 METHODS = {"al": (AlSubtractor, AlConfig), "zogy": (ZogySubtractor, ZogyConfig)}
 KERNEL = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
@@ -23,9 +23,8 @@ def noise(seed: int, size: int = 512) -> np.ndarray:
 
 def measure(image: np.ndarray):
     """Measure the noise of one tile that is all sky and has unit variance."""
-    return measure_noise_spectrum(
-        image[None], np.ones((1, *image.shape)), np.ones((1, *image.shape), dtype=bool)
-    )
+    shape = (1, *image.shape)
+    return measure_noise(image[None], np.ones(shape), np.ones(shape, dtype=bool), [(0.0, 0.0)]).mean
 
 
 def test_white_noise_is_recognised():
@@ -64,6 +63,24 @@ def test_underestimated_variance_is_scaled_and_not_filtered():
     assert not spectrum.is_white
     assert spectrum.variance_factor == pytest.approx(1.44, rel=0.1)
     np.testing.assert_allclose(spectrum.whitening(64), 1.0, atol=0.1)
+
+
+def test_noise_that_differs_from_place_to_place_is_told_from_chance():
+    rng = np.random.default_rng(21)
+    centres = [(x, y) for y in (128, 384, 640, 896) for x in (128, 384, 640, 896)]
+    white = rng.normal(size=(16, 256, 256))
+    everywhere = np.ones(white.shape, dtype=bool)
+    assert not measure_noise(white, np.ones(white.shape), everywhere, centres).departures.any()
+
+    smooth = scipy.ndimage.gaussian_filter(white, (0, 0.5, 0.5))
+    smooth /= smooth.std()
+    right = np.array([x > 512 for x, _ in centres])
+    noise = measure_noise(
+        np.where(right[:, None, None], smooth, white), np.ones(white.shape), everywhere, centres
+    )
+    expected = np.mean(smooth[:, 1:] * smooth[:, :-1])
+    assert noise.at(100.0, 500.0).correlation == pytest.approx(0.0, abs=0.05 * expected + 0.01)
+    assert noise.at(950.0, 500.0).correlation == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize("method", METHODS)

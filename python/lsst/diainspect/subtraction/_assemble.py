@@ -25,7 +25,7 @@ from ._sparse_tiles import around, grow, tiles_with
 from ._star_fit import fit_stars
 from ._subtraction import SubtractionResult
 from ._transfer import filter_radius, image_from_transfer
-from ._whitening import NoiseSpectrum, measure_noise_spectrum
+from ._whitening import NoiseField, measure_noise
 
 _FILTER_ORDER = 3
 """Spatial order with which the filters and the difference's PSF are stored."""
@@ -119,11 +119,11 @@ def finish_subtraction(
 
     if background_cell_size > 0:
         subtract_background(difference, noise_of, bad, background_cell_size)
-    spectrum = _sky_noise(pair, difference, noise_of, bad) if whiten else None
+    sky_noise = _sky_noise(pair, difference, noise_of, bad) if whiten else None
     window = filter_window(pair, grid, kernel.size if kernel is not None else 0)
     samples = _sample_filters(pair, filters_at, window)
     residual, scatter = _residual_fluxes(pair, sources, difference, noise_of, samples.psf())
-    whitened_by = None if spectrum is None or spectrum.is_white else spectrum
+    whitened_by = None if sky_noise is None or sky_noise.is_white else sky_noise
     scored = score_difference(
         grid,
         difference,
@@ -134,10 +134,10 @@ def finish_subtraction(
         # What is left of a static source of flux F scatters by scatter * F: next to bright stars that, and not
         # photon noise, is the error of the score.
         relative_error=max(scatter, flux_ratio_error),
-        spectrum=whitened_by,
+        noise_field=whitened_by,
     )
     if whitened_by is not None:
-        samples = samples.filtered(whitened_by.whitening(window))
+        samples = samples.whitened(whitened_by)
     psf = samples.psf()
     # Filters are 1 at zero frequency, but a PSF is stored with unit sum over its stamp. Where its wings extend
     # farther the two differ, and PSF fluxes follow the stamp.
@@ -182,7 +182,7 @@ def finish_subtraction(
             "cellSize": grid.cell_size,
             "filterReach": reach,
             "residualFluxScatter": scatter,
-            **_describe(spectrum),
+            **_describe(sky_noise),
         },
     )
 
@@ -192,10 +192,10 @@ def _sky_noise(
     difference: np.ndarray,
     noise_of: Callable[[tuple[slice, slice]], np.ndarray],
     bad: np.ndarray,
-) -> NoiseSpectrum:
+) -> NoiseField:
     """Measure the noise of a difference where neither input shows a source, in tiles spread over the image."""
     height, width = (min(_SKY_TILE, length) for length in pair.shape)
-    pixels, noise, blank = [], [], []
+    pixels, noise, blank, centres = [], [], [], []
     for row in _spread_starts(pair.shape[0], height):
         for column in _spread_starts(pair.shape[1], width):
             tile = (slice(row, row + height), slice(column, column + width))
@@ -206,9 +206,10 @@ def _sky_noise(
             ):
                 sources = sources | source_pixels(*(np.ascontiguousarray(plane[tile]) for plane in image))
             pixels.append(difference[tile])
+            centres.append((column + 0.5 * (width - 1), row + 0.5 * (height - 1)))
             noise.append(noise_of(tile))
             blank.append(~grow(sources, _SKY_DISTANCE))
-    return measure_noise_spectrum(np.stack(pixels), np.stack(noise), np.stack(blank))
+    return measure_noise(np.stack(pixels), np.stack(noise), np.stack(blank), centres)
 
 
 def _spread_starts(length: int, tile: int) -> list[int]:
@@ -349,8 +350,15 @@ class _SampledFilters:
         )
         return science, template
 
-    def filtered(self, transfer: np.ndarray) -> _SampledFilters:
-        """Return what another filter makes of these."""
+    def whitened(self, noise: NoiseField) -> _SampledFilters:
+        """Return what is left of these after whitening."""
+        window, origin = self.science.shape[1], self.bounds
+        transfer = np.stack(
+            [
+                noise.at(x - origin.x.start, y - origin.y.start).whitening(window)
+                for x, y in zip(self.x, self.y, strict=True)
+            ]
+        )
         return replace(
             self,
             science=self.science * transfer,
@@ -376,11 +384,12 @@ def _sample_filters(
     return _SampledFilters(science, template, psf, x, y, pair.bounds, size)
 
 
-def _describe(spectrum: NoiseSpectrum | None) -> dict[str, int | float | str]:
-    if spectrum is None:
+def _describe(noise: NoiseField | None) -> dict[str, int | float | str]:
+    if noise is None:
         return {}
     return {
-        "noiseOverPredicted": float(np.sqrt(spectrum.covariance.max())),
-        "noiseCorrelation": spectrum.correlation,
-        "whitened": int(not spectrum.is_white),
+        "noiseOverPredicted": float(np.sqrt(noise.mean.covariance.max())),
+        "noiseCorrelation": noise.mean.correlation,
+        "noiseVaries": int(noise.departures.any()),
+        "whitened": int(not noise.is_white),
     }

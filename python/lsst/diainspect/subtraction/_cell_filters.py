@@ -23,8 +23,7 @@ import scipy.fft
 from ._cells import Cell, CellGrid
 from ._image_pair import ImagePair
 from ._transfer import embed, transform_embedded
-from ._whitening import NoiseSpectrum
-
+from ._whitening import NoiseField
 
 _NEGLIGIBLE = 1e-11
 """Squared weights this small relative to the largest are left out."""
@@ -126,7 +125,7 @@ def score_difference(
     *,
     astrometric_rms: float,
     relative_error: float,
-    spectrum: NoiseSpectrum | None = None,
+    noise_field: NoiseField | None = None,
 ) -> ScoredDifference:
     """Propagate the variance of a difference and correlate it with its PSF, after whitening where that is needed.
 
@@ -149,7 +148,7 @@ def score_difference(
         Scatter of single sources' positions between the images, per coordinate [pixel].
     relative_error : `float`
         Scatter of what is left of a static source, relative to its flux.
-    spectrum : `NoiseSpectrum`, optional
+    noise_field : `NoiseField`, optional
         Noise of the difference in units of the predicted variance; white when omitted.
 
     Returns
@@ -159,13 +158,9 @@ def score_difference(
     """
     window = grid.window_size
     variance, score = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
-    whitened = difference if spectrum is None else np.zeros(grid.shape, dtype=np.float32)
+    whitened = difference if noise_field is None else np.zeros(grid.shape, dtype=np.float32)
     whitening: np.ndarray | float = 1.0
     variance_factor = np.float32(1.0)
-    if spectrum is not None:
-        whitening = spectrum.whitening(filter_window)
-        variance_factor = np.float32(spectrum.variance_factor)
-        whitening_cell = transform_embedded(whitening, filter_window, window)
     template_level = np.float32(np.median(pair.template[::8, ::8]))
 
     def to_image(transform: np.ndarray, cell: Cell) -> np.ndarray:
@@ -194,6 +189,12 @@ def score_difference(
 
     for cell in grid:
         local = filters_at(*cell.centre, filter_window)
+        if noise_field is not None:
+            spectrum = noise_field.at(*cell.centre)
+            whitening, variance_factor = (
+                spectrum.whitening(filter_window),
+                np.float32(spectrum.variance_factor),
+            )
         matching = np.conj(whitening * local.psf)
         noise = [
             scipy.fft.rfft2(cell.window_of(plane))
@@ -214,8 +215,8 @@ def score_difference(
         error += static
 
         transform = scipy.fft.rfft2(cell.window_of(difference))
-        if spectrum is not None:
-            transform *= whitening_cell
+        if noise_field is not None:
+            transform *= transform_embedded(np.asarray(whitening), filter_window, window)
             add(whitened, cell, to_image(transform.copy(), cell))
         transform *= transform_embedded(matching, filter_window, window)
         matched = to_image(transform, cell)
