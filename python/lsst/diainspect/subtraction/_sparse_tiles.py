@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["around", "grow", "tiles_with"]
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import scipy.ndimage
@@ -31,7 +32,7 @@ def tiles_with(mask: np.ndarray) -> Iterator[tuple[tuple[slice, slice], np.ndarr
     tiles = (rows // _TILE) * n_columns + columns // _TILE
     order = np.argsort(tiles, kind="stable")
     starts = np.flatnonzero(np.diff(tiles[order], prepend=-1))
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+    for start, stop in pairwise([*starts, len(order)]):
         index = order[start:stop]
         row, column = divmod(int(tiles[index[0]]), n_columns)
         tile = (
