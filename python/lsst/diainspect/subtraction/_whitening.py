@@ -187,9 +187,12 @@ def measure_noise(
     # White noise of variance c has var(c_0) = 2 c^2 / n and var(c_lag) = c^2 / n.
     error2 = mean.covariance[_MAX_LAG, _MAX_LAG] ** 2 * (1.0 + (lag_x**2 + lag_y**2 == 0)) / pairs
     between = (departures**2 / error2).mean(axis=0)
-    # Chance takes the mean over n tiles beyond 1 by sqrt(2 / n): three times that is left alone.
-    chance = 1.0 + 3.0 * np.sqrt(2.0 / telling.sum())
+    # Chance takes the mean over n tiles beyond 1 by sqrt(2 / n); there are two dozen independent lags.
+    chance = 1.0 + _SIGNIFICANCE * np.sqrt(2.0 / telling.sum())
     shrinkage = np.where(radius * (_MAX_LAG + 1) <= _LOCAL_LAG, np.maximum(1.0 - chance / between, 0.0), 0.0)
     # The two halves of an autocovariance are one measurement.
     shrinkage = 0.5 * (shrinkage + shrinkage[::-1, ::-1])
-    return NoiseField(mean, x[telling], y[telling], departures * shrinkage)
+    departures *= shrinkage
+    if np.sqrt((departures**2).mean(axis=0).max()) < _LEAST_DEPARTURE:
+        departures[:] = 0.0
+    return NoiseField(mean, x[telling], y[telling], departures)
