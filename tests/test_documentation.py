@@ -16,7 +16,9 @@ def test_page_of_the_dataset_types_is_up_to_date() -> None:
     assert written["PAGE"].read_text() == written["render"](), "doc/datasets.md is behind the code: make doc"
 
 
-@pytest.mark.parametrize("page", ["../README.md", "configuration.md", "methods.md", "datasets.md"])
+@pytest.mark.parametrize(
+    "page", ["../README.md", "configuration.md", "methods.md", "truth.md", "stamps.md", "datasets.md"]
+)
 def test_links_between_pages_lead_somewhere(page: str) -> None:
 
     path = DOC / page

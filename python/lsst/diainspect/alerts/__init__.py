@@ -4,6 +4,7 @@ from ._alert import Alert, AlertError, SkippedAlert
 from ._alert_stamps import AlertStamps, iterate_stamps, read_alerts, stack_alerts
 from ._ingest_alerts import AlertIngest, ingest_alerts
 from ._packet_files import iterate_alerts
+from ._write_alerts import write_alerts
 
 __all__ = [
     "Alert",
@@ -16,4 +17,5 @@ __all__ = [
     "iterate_stamps",
     "read_alerts",
     "stack_alerts",
+    "write_alerts",
 ]

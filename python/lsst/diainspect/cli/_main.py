@@ -8,14 +8,17 @@ import logging
 
 import click
 
+from ._compare import compare_command
 from ._demo import demo_command
 from ._ingest_alerts import ingest_alerts_command
 from ._ingest_pair import ingest_pair_command
 from ._ingest_pairs import ingest_pairs_command
 from ._ingest_sources import ingest_sources_command
 from ._ingest_template import ingest_template_command
+from ._ingest_truth import ingest_truth_command
 from ._plot import plot_command
 from ._simulate import simulate_command
+from ._stamps import stamps_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,8 +34,11 @@ def main(verbose: bool) -> None:
 main.add_command(demo_command)
 main.add_command(simulate_command)
 main.add_command(plot_command)
+main.add_command(stamps_command)
 main.add_command(ingest_pair_command)
 main.add_command(ingest_pairs_command)
 main.add_command(ingest_template_command)
 main.add_command(ingest_alerts_command)
 main.add_command(ingest_sources_command)
+main.add_command(ingest_truth_command)
+main.add_command(compare_command)

@@ -25,6 +25,8 @@ def cut_stamps(
     models: Mapping[str, PixelBasis],
     sky_projection: SkyProjection,
     size: int,
+    *,
+    ready: Mapping[str, np.ndarray] | None = None,
 ) -> StampSet:
     """Cut stamps around sources.
 
@@ -39,12 +41,15 @@ def cut_stamps(
     sky_projection : `lsst.images.SkyProjection`
         Pixels to sky, for the local derivatives.
     size : `int`
-        Side of the stamps [pixel].
+        Side of the stamps [pixel]; odd or even. The source's pixel is size // 2.
+    ready : mapping [`str`, `numpy.ndarray`], optional
+        Further planes that are stamps already, (N, size, size), from the pixels that `stamp_origin` gives.
 
     Returns
     -------
     stamps : `StampSet`
-        One stamp a row, also for sources at or off the edge.
+        One stamp a row, also for sources at or off the edge: pixels off an image are NaN (OFF_IMAGE in the mask), and
+        ``stamp_flag_edge`` says where there are such.
 
     Raises
     ------
@@ -61,13 +66,21 @@ def cut_stamps(
         for position in (np.asarray(sources[name], dtype=float) for name in ("x", "y"))
     )
     x0, y0 = stamp_origin(x, y, size)
-    planes = {}
+    planes = dict(ready or {})
+    off_image = 1 << MASK_BITS["OFF_IMAGE"]
+    edge = np.zeros(len(sources), dtype=bool)
+    if "mask" in planes:
+        edge |= ((planes["mask"] & off_image) != 0).any(axis=(1, 2))
     for name, (array, box) in images.items():
-        fill = 1 << MASK_BITS["OFF_IMAGE"] if name == "mask" else np.nan
+        fill = off_image if name == "mask" else np.nan
         planes[name] = gather_stamps(array, x0 - box.x.start, y0 - box.y.start, size, fill)
+        edge |= (x0 < box.x.start) | (x0 + size > box.x.stop) | (y0 < box.y.start) | (y0 + size > box.y.stop)
     table = sources.copy()
     table["x0"] = Column(x0, unit=u.pix, description="x of the stamp's lower-left pixel.")
     table["y0"] = Column(y0, unit=u.pix, description="y of the stamp's lower-left pixel.")
+    table["stamp_flag_edge"] = Column(
+        edge, description="The stamp reaches beyond the edge of an image; pixels there are NaN."
+    )
     table["pixelToSky"] = Column(
         sky_derivatives(sky_projection, x, y),
         unit=u.deg / u.pix,

@@ -48,14 +48,19 @@ def gather_stamps(
         Copies, of the image's type.
     """
     height, width = image.shape
-    offsets = np.arange(size)
-    rows = np.asarray(y0, dtype=np.int64)[:, None] + offsets
-    columns = np.asarray(x0, dtype=np.int64)[:, None] + offsets
-    row_outside = (rows < 0) | (rows >= height)
-    column_outside = (columns < 0) | (columns >= width)
-    stamps = image[np.clip(rows, 0, height - 1)[:, :, None], np.clip(columns, 0, width - 1)[:, None, :]]
-    edge = np.flatnonzero(row_outside.any(axis=1) | column_outside.any(axis=1))
+    x0, y0 = np.asarray(x0, dtype=np.int64), np.asarray(y0, dtype=np.int64)
+    stamps = np.empty((len(x0), size, size), dtype=image.dtype)
+    inside = (x0 >= 0) & (y0 >= 0) & (x0 + size <= width) & (y0 + size <= height)
+    if inside.any():
+        windows = np.lib.stride_tricks.sliding_window_view(image, (size, size))
+        stamps[inside] = windows[y0[inside], x0[inside]]
+    edge = np.flatnonzero(~inside)
     if len(edge):
-        outside = row_outside[edge][:, :, None] | column_outside[edge][:, None, :]
-        stamps[edge] = np.where(outside, np.asarray(fill, dtype=image.dtype), stamps[edge])
+        offsets = np.arange(size)
+        rows, columns = y0[edge, None] + offsets, x0[edge, None] + offsets
+        outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[
+            :, None, :
+        ]
+        pixels = image[np.clip(rows, 0, height - 1)[:, :, None], np.clip(columns, 0, width - 1)[:, None, :]]
+        stamps[edge] = np.where(outside, np.asarray(fill, dtype=image.dtype), pixels)
     return stamps

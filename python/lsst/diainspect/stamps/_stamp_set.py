@@ -4,29 +4,18 @@ from __future__ import annotations
 
 __all__ = ["MODELS", "PLANES", "StampSet"]
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Self
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import astropy.units as u
 import numpy as np
 from astropy.table import Column, Table
 
 from ..masks import PLANES_BAD_FOR_SUBTRACTION, words_masked_by
+from ._detector_context import DetectorContext
+from ._plane_names import PLANES, describe_plane
 from ._stamp_model import StampModel
-
-PLANES: dict[str, tuple[u.UnitBase | None, str]] = {
-    "science": (u.nJy, "Science image."),
-    "template": (u.nJy, "Template."),
-    "difference": (u.nJy, "Difference image."),
-    "templateMatched": (u.nJy, "Template brought to the science image's PSF."),
-    "score": (None, "Score image, in units of its sigma."),
-    "scienceVariance": (u.nJy**2, "Variance of the science image."),
-    "templateVariance": (u.nJy**2, "Variance of the template."),
-    "differenceVariance": (u.nJy**2, "Variance of the difference image."),
-    "mask": (None, "Mask words of the difference image, with the bits of lsst.diainspect.masks."),
-}
-"""Pixel planes a stamp set may have, with their units and meanings."""
 
 MODELS: dict[str, str] = {
     "sciencePsf": "PSF of the science image.",
@@ -61,17 +50,28 @@ class StampSet:
         N rows: the source table's columns and ``x0``, ``y0`` (pixel coordinates of each stamp's lower-left
         pixel) and ``pixelToSky`` (N, 2, 2: derivatives of (ra cos dec, dec) by (x, y) [deg / pixel]).
     planes : mapping [`str`, `numpy.ndarray`]
-        Pixels (N, size, size) by name, of `PLANES`. Pixels off the image are NaN (bit OFF_IMAGE in the mask).
+        Pixels (N, size, size) by name, of `PLANES` or those of another method, as ``zogy_difference``. Pixels off
+        the image are NaN (bit OFF_IMAGE in the mask).
     models : mapping [`str`, `StampModel`]
         PSFs and filters at the sources by name, of `MODELS`.
+    context : `DetectorContext`
+        What is known of the detector besides.
+
+    Notes
+    -----
+    What several diagnostics need (weights, PSFs at the sources' positions, the inner part of every plane) is kept
+    from its first use on, so pixels are not to be changed after that. A slice starts with nothing kept.
     """
 
     sources: Table
     planes: Mapping[str, np.ndarray]
     models: Mapping[str, StampModel] = field(default_factory=dict)
+    context: DetectorContext = field(default_factory=DetectorContext)
+    _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        unknown = (set(self.planes) - set(PLANES)) | (set(self.models) - set(MODELS))
+        unknown = {name for name in self.planes if describe_plane(name) is None}
+        unknown |= set(self.models) - set(MODELS)
         if unknown:
             raise ValueError(
                 f"Unknown stamp planes or models {sorted(unknown)}; known are {[*PLANES, *MODELS]}."
@@ -107,27 +107,103 @@ class StampSet:
     @property
     def dx(self) -> np.ndarray:
         """Source positions in x with respect to the stamps' pixel size // 2 [pixel], (N,)."""
-        return np.asarray(self.sources["x"], dtype=float) - (np.asarray(self.sources["x0"]) + self.size // 2)
+        return self.keep("dx", lambda: self._offset("x"))
 
     @property
     def dy(self) -> np.ndarray:
         """Source positions in y with respect to the stamps' pixel size // 2 [pixel], (N,)."""
-        return np.asarray(self.sources["y"], dtype=float) - (np.asarray(self.sources["y0"]) + self.size // 2)
+        return self.keep("dy", lambda: self._offset("y"))
+
+    def _offset(self, axis: str) -> np.ndarray:
+        return np.asarray(self.sources[axis], dtype=float) - (
+            np.asarray(self.sources[f"{axis}0"]) + self.size // 2
+        )
+
+    def keep[T](self, key: Any, make: Callable[[], T]) -> T:
+        """Return what was made for a key before, or make it: for what several diagnostics need of these stamps."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def __getitem__(self, index: slice | np.ndarray) -> StampSet:
         return StampSet(
             self.sources[index],
             {name: plane[index] for name, plane in self.planes.items()},
             {name: model[index] for name, model in self.models.items()},
+            self.context,
         )
 
+    def with_context(self, context: DetectorContext) -> StampSet:
+        """Return the same stamps with what is known of their detector."""
+        return replace(self, context=context)
+
+    def cropped(self, size: int) -> StampSet:
+        """Return the inner pixels of all stamps; the models are the same.
+
+        Parameters
+        ----------
+        size : `int`
+            Side [pixel]. Stamps that are not larger are returned as they are.
+
+        Returns
+        -------
+        stamps : `StampSet`
+            Kept: diagnostics that ask for the same size share its planes and weights.
+        """
+        if size >= self.size:
+            return self
+        return self.keep(("cropped", size), lambda: self._crop(size))
+
+    def _crop(self, size: int) -> StampSet:
+        low = self.size // 2 - size // 2
+        inner = slice(low, low + size)
+        sources = self.sources.copy(copy_data=False)
+        for axis in ("x0", "y0"):
+            sources[axis] = sources[axis] + low
+        planes = {name: np.ascontiguousarray(plane[:, inner, inner]) for name, plane in self.planes.items()}
+        return StampSet(sources, planes, self.models, self.context)
+
+    def model_images(self, name: str) -> np.ndarray:
+        """Return a PSF or filter of every source, (N, model size, model size), float32, centred; kept."""
+        return self.keep(("images", name), lambda: self._model_images(name))
+
+    def _model_images(self, name: str) -> np.ndarray:
+        model = self.models[name]
+        if model.coefficients is None:
+            return np.asarray(model.basis, dtype=np.float32)
+        return StampModel(
+            model.coefficients.astype(np.float32), model.basis.astype(np.float32, copy=False)
+        ).images()
+
+    def centred_model(self, name: str) -> np.ndarray:
+        """Return a PSF at the position of every source, on the pixels of its stamp; kept.
+
+        Returns
+        -------
+        images : `numpy.ndarray`, (N, size, size), float32
+            Within 1e-4 of the peak of a shift in the Fourier plane; zero where the source has no position.
+        """
+        return self.keep(("centred", name), lambda: self.models[name].shifted(self.dx, self.dy, self.size))
+
+    def good_pixels(self, plane: str) -> np.ndarray:
+        """Return the pixels of a plane with zero where `weight` is zero, (N, size, size); kept."""
+        return self.keep(("good", plane), lambda: self._good_pixels(plane))
+
+    def _good_pixels(self, plane: str) -> np.ndarray:
+        pixels = self.planes[plane].copy()
+        pixels[self.weight(plane) == 0] = 0.0
+        return pixels
+
     def weight(self, plane: str) -> np.ndarray:
-        """Return inverse variances (N, size, size) of a plane, zero where pixels say nothing about the sky.
+        """Return inverse variances (N, size, size) of a plane, zero where pixels say nothing about the sky; kept.
 
         Those are NaN, off the image, or in one of `lsst.diainspect.masks.PLANES_BAD_FOR_SUBTRACTION` if there is
         a mask: their values on the difference come from what the subtraction filled in. Without a variance plane
         every good pixel has unit weight.
         """
+        return self.keep(("weight", plane), lambda: self._weight(plane))
+
+    def _weight(self, plane: str) -> np.ndarray:
         pixels = self.planes[plane]
         variance = self.planes.get(f"{plane}Variance")
         good = np.isfinite(pixels)
@@ -135,15 +211,18 @@ class StampSet:
             names = set(PLANES_BAD_FOR_SUBTRACTION) - _PLANES_OF_THE_OTHER_IMAGE.get(plane, frozenset())
             good &= ~words_masked_by(self.planes["mask"], names)
         if variance is None:
-            return good.astype(float)
+            return good.astype(np.float32)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(good & (variance > 0), 1.0 / variance, 0.0)
+            good &= variance > 0
+            weight = np.reciprocal(variance)
+        weight[~good] = 0.0
+        return weight
 
     def to_table(self) -> Table:
         """Return everything but the models' bases as a table, one row a source."""
         table = self.sources.copy()
         for name, plane in self.planes.items():
-            unit, doc = PLANES[name]
+            unit, doc = describe_plane(name) or (None, "")
             table[name] = Column(plane, unit=unit, description=doc)
         for name, model in self.models.items():
             if model.coefficients is None:
@@ -193,7 +272,11 @@ class StampSet:
             If the basis lacks a model whose weights the table has, or has another number of terms, or the table has
             no columns besides planes and models.
         """
-        planes = {name: np.asarray(table[name]) for name in PLANES if name in table.colnames}
+        # Planes are stacks of images; a column of numbers may have a name like theirs.
+        there = [
+            name for name in table.colnames if table[name].ndim == 3 and describe_plane(name) is not None
+        ]
+        planes = {name: np.asarray(table[name]) for name in there}
         models = {}
         for name in MODELS:
             column = name + _TERMS_SUFFIX

@@ -23,6 +23,7 @@ from ..subtraction import (
     make_difference_image,
     make_matched_template,
     make_score_image,
+    measure_regeneration,
     result_filters,
     subtractor_registry,
 )
@@ -38,6 +39,7 @@ load_plugins()
 _OUTPUT_CONNECTIONS = {
     "kernel": "kernel",
     "kernelSources": "kernelSources",
+    "kernelQuality": "kernelQuality",
     "templateMatched": "templateMatched",
     "score": "score",
 }
@@ -87,10 +89,24 @@ class SubtractImagesConnections(
         storageClass="ArrowAstropy",
         dimensions=("instrument", "visit", "detector"),
     )
+    kernelQuality = cT.Output(
+        doc="How good the matching kernel is: its shape over the detector, where it extrapolates, and how well it "
+        "predicts sources that were held out of the fit.",
+        name="{method}_kernel_quality",
+        storageClass="ArrowAstropy",
+        dimensions=("instrument", "visit", "detector"),
+    )
     templateMatched = cT.Output(
         doc="Template brought to the science image's PSF.",
         name="{method}_template_matched",
         storageClass="VisitImage",
+        dimensions=("instrument", "visit", "detector"),
+    )
+
+    regeneration = cT.Output(
+        doc="Wide filters, background and variance factor, from which stamps of the difference are made again.",
+        name="{method}_difference_regeneration",
+        storageClass="ArrowAstropy",
         dimensions=("instrument", "visit", "detector"),
     )
 
@@ -101,6 +117,8 @@ class SubtractImagesConnections(
                 delattr(self, connection)
         if "templateMatched" in made and not config.doWriteTemplateMatched:
             del self.templateMatched
+        if not config.doWriteRegeneration:
+            del self.regeneration
         if config.templateAs != "components":
             del self.templatePsf
         drop_template_connections(self, config.templateAs)
@@ -129,6 +147,11 @@ class SubtractImagesConfig(pipeBase.PipelineTaskConfig, pipelineConnections=Subt
     )
     doWriteTemplateMatched = pexConfig.Field[bool](
         doc="Write the matched template, for methods that make one?", dtype=bool, default=False
+    )
+    doWriteRegeneration = pexConfig.Field[bool](
+        doc="Write what makes stamps of the difference again when the difference image is not kept (some MB)?",
+        dtype=bool,
+        default=False,
     )
 
 
@@ -173,8 +196,8 @@ class SubtractImagesTask(pipeBase.PipelineTask):
         Returns
         -------
         struct : `lsst.pipe.base.Struct`
-            ``difference``, ``score``, ``filters`` and, as the method makes them, ``kernel``, ``kernelSources``
-            and ``templateMatched``.
+            ``difference``, ``score``, ``filters`` and, as the method makes them, ``kernel``, ``kernelSources``,
+            ``kernelQuality`` and ``templateMatched``.
 
         Raises
         ------
@@ -213,8 +236,12 @@ class SubtractImagesTask(pipeBase.PipelineTask):
             outputs["kernel"] = difference.kernel
         if result.kernel_sources is not None:
             outputs["kernelSources"] = result.kernel_sources
+        if result.kernel_quality is not None:
+            outputs["kernelQuality"] = result.kernel_quality
         if result.template_matched is not None and self.config.doWriteTemplateMatched:
             outputs["templateMatched"] = make_matched_template(result, pair, difference)
+        if self.config.doWriteRegeneration:
+            outputs["regeneration"] = filters_to_table(measure_regeneration(result, pair))
         return pipeBase.Struct(**outputs)
 
 
