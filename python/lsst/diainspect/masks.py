@@ -140,13 +140,14 @@ def get_plane(mask: Mask, name: str) -> np.ndarray:
 
 def masked_by(mask: Mask, names: Iterable[str]) -> np.ndarray:
     """Return where any of the named planes is set, as booleans of shape (height, width)."""
-    masked = np.zeros((mask.bbox.y.size, mask.bbox.x.size), dtype=bool)
+    shape = (mask.bbox.y.size, mask.bbox.x.size)
     present = [name for name in names if name in mask.schema.names]
-    if present:
-        for index, bits in enumerate(mask.schema.bitmask(*present)):
-            if bits:
-                masked |= (mask.array[..., index] & bits) != 0
-    return masked
+    bits = mask.schema.bitmask(*present) if present else np.zeros(0, dtype=np.uint8)
+    masked = None
+    for index in np.flatnonzero(bits):
+        found = (mask.array[..., index] & bits[index]) != 0
+        masked = found if masked is None else masked | found
+    return np.zeros(shape, dtype=bool) if masked is None else masked
 
 
 def mask_to_words(mask: Mask) -> np.ndarray:

@@ -240,14 +240,16 @@ def _residual_fluxes(
     """Measure what is left of the matched stars: forced PSF fits, and their scatter relative to the stars' flux."""
     # A PSF that deconvolves can be a pixel wide; what is left of a star is as wide as the star.
     radius = 1.5 * float(max(fwhm(pair.science_psf.centre()), fwhm(pair.template_psf.centre())))
+    everywhere = (slice(None), slice(None))
     _, _, fit = fit_stars(
         difference,
-        noise_of((slice(None), slice(None))),
+        noise_of(everywhere),
         pair.bad,
         psf,
         sources.x,
         sources.y,
         radius,
+        chosen=np.isfinite(sources.science.flux),
         iterations=1,
     )
     stars = sources.used & sources.is_star & np.isfinite(fit.flux)

@@ -16,7 +16,7 @@ import scipy.fft
 
 from ..psf import PixelBasis
 
-_BLEND = 16
+_BLEND = 10
 """Width of the band in which neighbouring cells are blended [pixel]: their filters agree there but for curvature."""
 
 _LARGEST_CURVATURE = 3e-4

@@ -154,10 +154,13 @@ def _planes(
         ) from None
     if unit is None:
         raise UnitMismatchError(f"The {role} has pixels without a unit; set it to nJy or calibrate it first.")
-    pixels = np.asarray(image.image.array, dtype=np.float32) * np.float32(factor)
-    variance = np.asarray(image.variance.array, dtype=np.float32) * np.float32(factor**2)
+    pixels = np.asarray(image.image.array, dtype=np.float32)
+    variance = np.asarray(image.variance.array, dtype=np.float32)
+    if factor != 1.0:
+        pixels, variance = pixels * np.float32(factor), variance * np.float32(factor**2)
     bad = masked_by(image.mask, bad_planes)
-    bad |= ~np.isfinite(pixels) | ~np.isfinite(variance) | (variance <= 0)
+    # Not greater than zero is not positive or NaN.
+    bad |= ~(np.isfinite(pixels) & (variance > 0) & np.isfinite(variance))
     return pixels, variance, bad
 
 
@@ -214,12 +217,12 @@ def fill_bad_pixels(pixels: np.ndarray, bad: np.ndarray) -> np.ndarray:
     """
     if not bad.any():
         return pixels.copy()
-    filled = np.where(bad, np.float32(0.0), pixels)
+    filled = pixels.copy()
     level = _level(pixels, bad)
     missing = bad.copy()
     for scale in _FILL_SCALES:
-        reached = np.zeros_like(bad)
-        for tile, *_ in tiles_with(missing):
+        left = False
+        for tile, *_ in list(tiles_with(missing)):
             wide, own = around(tile, int(np.ceil(3.0 * scale)) + 1, bad.shape)
             good = ~bad[wide]
             values = np.where(good, pixels[wide], np.float32(0.0))
@@ -229,9 +232,9 @@ def fill_bad_pixels(pixels: np.ndarray, bad: np.ndarray) -> np.ndarray:
             )
             near = missing[tile] & (norm > 0.02)
             filled[tile][near] = blurred[near] / norm[near]
-            reached[tile] = near
-        missing &= ~reached
-        if not missing.any():
+            missing[tile][near] = False
+            left |= bool(missing[tile].any())
+        if not left:
             return filled
     filled[missing] = level
     return filled

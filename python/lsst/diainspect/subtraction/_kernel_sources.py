@@ -22,6 +22,8 @@ have more; PSF model errors of a few per cent are common to all stars and taken 
 
 _FIT_RADIUS_IN_FWHM = 2.0
 
+_ENOUGH = "enough others nearby"
+
 _DETECTION_THRESHOLD = 5.0
 """Significance of single pixels in the science image above which sources are looked for."""
 
@@ -125,7 +127,7 @@ def select_kernel_sources(
         If fewer are left; its metadata counts the reasons.
     """
     if candidates is None:
-        x, y = _detect(pair, max_sources)
+        x, y = _detect(pair)
     else:
         missing = {"x", "y"} - set(candidates.colnames)
         if missing:
@@ -140,11 +142,21 @@ def select_kernel_sources(
     radius = _FIT_RADIUS_IN_FWHM * float(
         max(fwhm(pair.science_psf.centre()), fwhm(pair.template_psf.centre()))
     )
+    # Of every part of the image no more are fitted than could be used twice over.
+    row, column = (
+        np.clip(np.nan_to_num(np.rint(position - start)).astype(int), 0, length - 1)
+        for position, start, length in zip(
+            (y, x), (pair.bounds.y.start, pair.bounds.x.start), pair.shape, strict=True
+        )
+    )
+    near = _brightest_by_cell(
+        column / pair.shape[1], row / pair.shape[0], pair.science[row, column], 2 * max_sources
+    )
     science_x, science_y, science = fit_stars(
-        pair.science, pair.science_variance, pair.bad, pair.science_psf, x, y, radius
+        pair.science, pair.science_variance, pair.bad, pair.science_psf, x, y, radius, chosen=near
     )
     template_x, template_y, template = fit_stars(
-        pair.template, pair.template_variance, pair.bad, pair.template_psf, x, y, radius
+        pair.template, pair.template_variance, pair.bad, pair.template_psf, x, y, radius, chosen=near
     )
     fitted = np.isfinite(science_x + science_y)
     sources = KernelSources(
@@ -155,7 +167,7 @@ def select_kernel_sources(
         science=science,
         template=template,
         is_star=_is_star(science) & _is_star(template),
-        rejected=np.full(len(x), "", dtype="U32"),
+        rejected=np.where(near, "", _ENOUGH).astype("U32"),
     )
     margin = int(np.ceil(1.5 * radius))
     box = pair.bounds
@@ -193,7 +205,7 @@ def check_enough(sources: KernelSources, min_sources: int) -> None:
     )
 
 
-def _detect(pair: ImagePair, max_sources: int) -> tuple[np.ndarray, np.ndarray]:
+def _detect(pair: ImagePair) -> tuple[np.ndarray, np.ndarray]:
     # A pixel in so many tells the background of cells that are as many times larger.
     sample = (slice(None, None, _STRIDE), slice(None, None, _STRIDE))
     coarse = sep.Background(
@@ -211,11 +223,6 @@ def _detect(pair: ImagePair, max_sources: int) -> tuple[np.ndarray, np.ndarray]:
         filter_kernel=None,
         deblend_cont=0.005,
     )
-    # Of every part of the image no more are fitted than could be used twice over.
-    bright = _brightest_by_cell(
-        catalogue["x"] / pair.shape[1], catalogue["y"] / pair.shape[0], catalogue["peak"], 2 * max_sources
-    )
-    catalogue = catalogue[bright]
     return catalogue["x"] + pair.bounds.x.start, catalogue["y"] + pair.bounds.y.start
 
 
@@ -242,7 +249,7 @@ def _thin_out(sources: KernelSources, pair: ImagePair, max_sources: int) -> Kern
     )
     surplus = np.zeros(len(sources.x), dtype=bool)
     surplus[used[~kept]] = True
-    return sources.reject(surplus, "enough others nearby")
+    return sources.reject(surplus, _ENOUGH)
 
 
 def _brightest_by_cell(u: np.ndarray, v: np.ndarray, brightness: np.ndarray, number: int) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["fit_stars"]
 
+from dataclasses import fields
+
 import numpy as np
 
 from ..psf import PixelBasisPsf, PsfFit, fit_psf
@@ -19,6 +21,7 @@ def fit_stars(
     y: np.ndarray,
     radius: float,
     *,
+    chosen: np.ndarray | None = None,
     iterations: int = 3,
 ) -> tuple[np.ndarray, np.ndarray, PsfFit]:
     """Fit sources with the PSF and its shift and width modes.
@@ -35,6 +38,8 @@ def fit_stars(
         Starting positions [pixel], in the frame of the PSF's bounds.
     radius : `float`
         Radius of the fitted disk [pixel].
+    chosen : `numpy.ndarray`, (N,), bool, optional
+        Sources to fit; all when omitted. What is returned for the others is NaN.
     iterations : `int`, optional
         Number of fits, each at the position that the one before found.
 
@@ -45,6 +50,18 @@ def fit_stars(
     fit : `PsfFit`
         The fits.
     """
+    if chosen is not None and not chosen.all():
+        found_x, found_y, some = fit_stars(
+            image, variance, bad, psf, x[chosen], y[chosen], radius, iterations=iterations
+        )
+
+        def spread_out(values: np.ndarray) -> np.ndarray:
+            every = np.full(len(x), np.nan)
+            every[chosen] = values
+            return every
+
+        every = {field.name: spread_out(getattr(some, field.name)) for field in fields(PsfFit)}
+        return spread_out(found_x), spread_out(found_y), PsfFit(**every)
     x_first, y_first = psf.bounds.x.start, psf.bounds.y.start
     # Room for the disk to follow a centroid by a couple of pixels.
     size = 2 * int(np.ceil(radius)) + 5
