@@ -16,13 +16,18 @@ from lsst.diainspect.masks import MASK_BITS, MASK_PLANES
 from lsst.diainspect.simulation import SceneConfig, artefact_table, simulate_pair
 from lsst.diainspect.stamps import MODELS, PLANES
 from lsst.diainspect.tasks import (
+    CalibrateDifferenceTask,
     CompareSubtractionsTask,
     CutStampsTask,
     DetectDiaSourcesTask,
     DiagnoseSourcesTask,
+    MatchTruthTask,
+    MeasureDetectorMapsTask,
     MeasureDifferenceMetricsTask,
     SubtractImagesTask,
+    SummarizeTruthTask,
 )
+from lsst.diainspect.truth import standard_truth
 
 _METHOD = re.compile(r"\b(al|zogy)_")
 _DETECTOR = ("instrument", "visit", "detector")
@@ -31,12 +36,17 @@ _STEPS = (
     "subtract",
     "detect",
     "cutStamps",
+    "maps",
     "diagnose",
     "metrics",
+    "calibrate",
+    "matchTruth",
     "compare",
     "plot",
     "gatherVisit",
     "gatherSurvey",
+    "gatherTruth",
+    "summarizeTruth",
 )
 
 _WHERE_MADE = {
@@ -91,6 +101,8 @@ def render() -> str:
     parts = [_INTRODUCTION, "## Dataset types\n", _dataset_types(graph)]
     for title, text, table in tables:
         parts += [f"## {title}\n", f"{text}\n", _columns(table)]
+        if "statistic" in table.colnames:
+            parts += ["### Statistics\n", _statistic_rows(table)]
         if "metric" in table.colnames:
             parts += ["### Metrics\n", _metric_rows(table)]
     parts += ["## Mask bits of the stamps\n", _mask_bits()]
@@ -116,6 +128,15 @@ def _make_tables() -> list[tuple[str, str, Table]]:
         .run(pair.science, pair.template, subtracted.difference, subtracted.score.image, sources)
         .metrics
     )
+    images = (pair.science, pair.template, subtracted.difference, subtracted.filters)
+    mapped = MeasureDetectorMapsTask(config=MeasureDetectorMapsTask.ConfigClass()).run(
+        *images, subtracted.kernelSources, subtracted.kernel
+    )
+    calibration = (
+        CalibrateDifferenceTask(config=CalibrateDifferenceTask.ConfigClass(nBlank=50, nOnSources=50))
+        .run(*images, sources, mapped.stars)
+        .calibration
+    )
     comparison = (
         CompareSubtractionsTask(config=CompareSubtractionsTask.ConfigClass())
         .run({"al": sources, "zogy": sources}, {"al": diagnostics, "zogy": diagnostics})
@@ -124,6 +145,19 @@ def _make_tables() -> list[tuple[str, str, Table]]:
     own = comparison[[name for name in comparison.colnames if not _METHOD.match(name)]]
     own["{method}_found"] = comparison["al_found"]
     own["{method}_found"].description = "Found by the method."
+    matched = MatchTruthTask(config=MatchTruthTask.ConfigClass()).run(
+        sources,
+        standard_truth(pair.truth),
+        subtracted.difference.mask,
+        subtracted.difference.sky_projection,
+        method="al",
+    )
+    summarise = SummarizeTruthTask(config=SummarizeTruthTask.ConfigClass(nResamples=10))
+    summarised = summarise.run(*({"al": table, "zogy": table} for table in (matched.matches, matched.counts)))
+    copied = {name for name in sources.colnames if sources[name].dtype.kind == "b"} | {"psfChi2", "psfNdata"}
+    matches = matched.matches[
+        [name for name in matched.matches.colnames if name not in copied or name == "isNegative"]
+    ]
     added = [name for name in stamps.colnames if name not in sources.colnames]
     return [
         ("`{method}_dia_source`", "One row a detection, with the column names of the DPDD.", sources),
@@ -150,7 +184,18 @@ def _make_tables() -> list[tuple[str, str, Table]]:
             "One row a candidate source of the match of the two images.",
             subtracted.kernelSources,
         ),
+        (
+            "`{method}_detector_maps`",
+            "One row a quantity and term of its polynomial; [residual_modes.md](residual_modes.md) lists them.",
+            mapped.maps,
+        ),
+        (
+            "`{method}_static_stars`",
+            "One row a static star, with the columns of its diagnostics as in `{method}_dia_diagnostics`.",
+            mapped.stars[[name for name in mapped.stars.colnames if name not in diagnostics.colnames]],
+        ),
         ("`{method}_difference_metrics`", "One row a metric of one detector.", metrics),
+        ("`{method}_calibration`", "One row a statistic and bin of one detector.", calibration),
         (
             "`subtraction_comparison`",
             "One row a source that any method found. Every column of `{method}_dia_source` and "
@@ -158,6 +203,19 @@ def _make_tables() -> list[tuple[str, str, Table]]:
             "did not find the source.",
             own,
         ),
+        (
+            "`{method}_truth_match`",
+            "One row an object that changed, with its source if it has one, then one row a source without an object. "
+            "The flags of sources and diagnostics, and what `matchTruth*:copiedColumns` names, follow.",
+            matches,
+        ),
+        ("`{method}_truth_counts`", "One row a detector image.", matched.counts),
+        (
+            "`truth_summary`",
+            "One row a method, statistic, bin and cut; [truth.md](truth.md) says how to read it.",
+            summarised.summary,
+        ),
+        ("`truth_curves`", "One row a method, score and threshold.", summarised.curves),
         ("`dia_truth`", "Simulated data only: one row an object of the sky.", pair.truth),
         (
             "`dia_truth_artefact`",
@@ -234,6 +292,13 @@ def _columns(table: Table) -> str:
 def _metric_rows(table: Table) -> str:
     rows = [(f"`{row['metric']}`", str(row["unit"]), str(row["description"])) for row in table]
     return _markdown(("Metric", "Unit", "Meaning"), rows)
+
+
+def _statistic_rows(table: Table) -> str:
+    rows = {str(row["statistic"]): (str(row["unit"]), str(row["description"])) for row in table}
+    # Limits of completeness are in the unit of what they are limits of.
+    rows |= {name: ("that of variable", rows[name][1]) for name in rows if name.startswith("thresholdAt")}
+    return _markdown(("Statistic", "Unit", "Meaning"), [(f"`{name}`", *row) for name, row in rows.items()])
 
 
 def _mask_bits() -> str:

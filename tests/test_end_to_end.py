@@ -12,8 +12,9 @@ from astropy.table import Table, vstack
 from lsst.daf.butler import Butler, DatasetType
 from lsst.images import DifferenceImage, VisitImage
 from lsst.images.convolution_kernels import ConvolutionKernel
+from lsst.pipe.base import Pipeline
 
-from commands import Command, run_command, run_pipeline
+from commands import PIPELINE, Command, run_command, run_pipeline
 from lsst.diainspect.instruments import DiaSim
 from lsst.diainspect.stamps import MODELS, StampSet
 from lsst.diainspect.subtraction import filters_from_table
@@ -34,6 +35,8 @@ PER_DETECTOR = {
             "dia_stamps": "ArrowAstropy",
             "dia_diagnostics": "ArrowAstropy",
             "difference_metrics": "ArrowAstropy",
+            "truth_match": "ArrowAstropy",
+            "truth_counts": "ArrowAstropy",
         }.items()
     },
     "al_difference_kernel": "ConvolutionKernel",
@@ -43,6 +46,7 @@ PER_DETECTOR = {
 GATHERED = (
     "subtraction_comparison",
     *(f"{method}_{kind}" for method in METHODS for kind in ("dia_source", "difference_metrics")),
+    *(f"{method}_{kind}" for method in METHODS for kind in ("truth_match", "truth_counts")),
 )
 CLASSES = {
     "DifferenceImage": DifferenceImage,
@@ -75,11 +79,14 @@ def _each_detector() -> list[dict[str, int]]:
 def _expected_counts() -> dict[str, int]:
     counts = dict.fromkeys(PER_DETECTOR, len(VISITS) * len(DETECTORS))
     counts |= {f"{name}_visit": len(VISITS) for name in GATHERED}
-    return counts | {f"{name}_summary": 1 for name in GATHERED}
+    return counts | {f"{name}_summary": 1 for name in GATHERED} | {"truth_summary": 1, "truth_curves": 1}
 
 
 def test_run_says_that_every_quantum_succeeded(run: Command) -> None:
-    assert "0 failed and 0 remain out of total 63 quanta" in run.output
+    each = {3: len(VISITS) * len(DETECTORS), 2: len(VISITS), 1: 1}
+    graph = Pipeline.from_uri(PIPELINE).to_graph()
+    n_quanta = sum(each[len(node.raw_dimensions)] for node in graph.tasks.values())
+    assert f"0 failed and 0 remain out of total {n_quanta} quanta" in run.output
     assert "Traceback" not in run.output
     assert "StorageClass" not in run.output
 

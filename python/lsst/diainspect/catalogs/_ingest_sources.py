@@ -14,7 +14,9 @@ from astropy.table import Table
 from lsst.daf.butler import Butler, CollectionType, DatasetRef, DatasetType, MissingDatasetTypeError
 from lsst.images import SkyProjection
 
-from ._read_dia_sources import CatalogError, read_dia_sources
+from ._known_images import choose_instrument, known_detector_images
+from ._read_columns import CatalogError
+from ._read_dia_sources import read_dia_sources
 from ._standard_table import stack_tables
 
 _DIMENSIONS = ("instrument", "visit", "detector")
@@ -83,7 +85,7 @@ def ingest_sources(
     if not Butler.has_repo_config(repo):
         raise CatalogError(f"{repo} is not a butler repository.")
     with Butler.from_config(repo, writeable=True) as butler:
-        instrument = _instrument(butler, instrument)
+        instrument = choose_instrument(butler, instrument)
         run = run or f"{instrument}/{method}"
 
         def projection(visit: int, detector: int) -> SkyProjection[Any]:
@@ -104,7 +106,7 @@ def ingest_sources(
         )
         _, first = np.unique(np.asarray(table["diaSourceId"]), return_index=True)
         groups = _group(table[np.sort(first)])
-        known = _known(butler, instrument, groups.keys())
+        known = known_detector_images(butler, instrument, groups.keys())
         unknown = {key: len(rows) for key, rows in groups.items() if key not in known}
         if not known:
             raise CatalogError(
@@ -133,17 +135,6 @@ def _check_method(method: str) -> None:
         raise CatalogError(f"A method's name has letters, digits and underscores only, got {method!r}.")
 
 
-def _instrument(butler: Butler, instrument: str | None) -> str:
-    names = sorted(record.name for record in butler.registry.queryDimensionRecords("instrument"))
-    if instrument is None:
-        if len(names) != 1:
-            raise CatalogError(f"The repository has the instruments {names}: say which took the visits.")
-        return names[0]
-    if instrument not in names:
-        raise CatalogError(f"The repository has no instrument {instrument}; it has {names}.")
-    return instrument
-
-
 def _group(table: Table) -> dict[tuple[int, int], Table]:
     keys = np.stack([np.asarray(table[name], dtype=np.int64) for name in ("visit", "detector")], axis=-1)
     unique, inverse = np.unique(keys, axis=0, return_inverse=True)
@@ -153,15 +144,3 @@ def _group(table: Table) -> dict[tuple[int, int], Table]:
         (int(visit), int(detector)): table[order[edges[index] : edges[index + 1]]]
         for index, (visit, detector) in enumerate(unique)
     }
-
-
-def _known(butler: Butler, instrument: str, keys: Any) -> set[tuple[int, int]]:
-    detectors = {
-        record.id for record in butler.registry.queryDimensionRecords("detector", instrument=instrument)
-    }
-    visits = {
-        visit
-        for visit in {visit for visit, _ in keys}
-        if list(butler.registry.queryDimensionRecords("visit", instrument=instrument, visit=visit))
-    }
-    return {(visit, detector) for visit, detector in keys if visit in visits and detector in detectors}

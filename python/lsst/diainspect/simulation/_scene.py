@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import astropy.units as u
 import numpy as np
 import scipy.fft
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from lsst.images import Box, SkyProjection
 from scipy.spatial import cKDTree
@@ -785,6 +786,7 @@ def truth_table(
     saturated: np.ndarray,
     *,
     bounds: Box | None = None,
+    ideal_snr_with_sources: np.ndarray | None = None,
 ) -> Table:
     """Write the scene as the truth table of a visit and detector.
 
@@ -800,6 +802,8 @@ def truth_table(
         Whether an object's centre is saturated in either image.
     bounds : `lsst.images.Box`, optional
         The detector, for the calibration gradient.
+    ideal_snr_with_sources : `numpy.ndarray`, (N,), optional
+        Ideal S/N with the noise of all light at the object's place; NaN when omitted.
 
     Returns
     -------
@@ -855,6 +859,13 @@ def truth_table(
             scene.ideal_snr,
             None,
             "|fluxChange| over its error in the best possible difference, blank sky.",
+        ),
+        (
+            "idealSnrWithSources",
+            np.full(len(scene), np.nan) if ideal_snr_with_sources is None else ideal_snr_with_sources,
+            None,
+            "|fluxChange| over its error in the best possible difference, the noise of its own light, of its "
+            "host's and of all else at its place included; NaN for what does not change.",
         ),
         (
             "scienceSnr",
@@ -938,6 +949,12 @@ def truth_table(
             "Transients: distance from the host in its half-light radii.",
         ),
         (
+            "hostSeparation",
+            _host_separation(scene, sky),
+            u.arcsec,
+            "Transients: distance from the host's centre.",
+        ),
+        (
             "hostSurfaceBrightness",
             scene.host_surface_brightness,
             u.mag / u.arcsec**2,
@@ -962,3 +979,15 @@ def truth_table(
         table[name].unit = unit
         table[name].description = description
     return table
+
+
+def _host_separation(scene: Scene, sky: SkyCoord | None) -> np.ndarray:
+    """Return the distance of each object from its host [arcsec]; NaN for those without one."""
+    separation = np.full(len(scene), np.nan)
+    hosted = np.flatnonzero(scene.host_id >= 0)
+    if sky is None or len(hosted) == 0:
+        return separation
+    order = np.argsort(scene.object_id)
+    host = order[np.searchsorted(scene.object_id, scene.host_id[hosted], sorter=order)]
+    separation[hosted] = sky[hosted].separation(sky[host]).arcsec
+    return separation

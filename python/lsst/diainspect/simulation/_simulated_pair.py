@@ -12,7 +12,7 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.time import Time, TimeDelta
-from lsst.images import DifferenceImage, Image, Mask, VisitImage
+from lsst.images import Box, DifferenceImage, Image, Mask, VisitImage
 
 from lsst.diainspect.instruments import (
     CameraLayout,
@@ -28,9 +28,10 @@ from lsst.diainspect.psf import PixelBasisPsf, measure_psf
 from ._artefact import artefact_table
 from ._coadd_template import coadd_epochs, coadd_psf, draw_epochs
 from ._conditions import ObservingConditions
+from ._ideal_snr import ideal_snr
 from ._psf_field import PsfField
 from ._render import CameraEffects, Rendering, render
-from ._scene import SceneConfig, make_scene, truth_table
+from ._scene import Scene, SceneConfig, make_scene, truth_table
 
 _DEFAULT_BORESIGHT = SkyCoord(62.0, -37.0, unit="deg")
 """In the area of DC2."""
@@ -139,11 +140,11 @@ def simulate_pair(
     pair : `SimulatedPair`
         Images, truth and PSFs. Columns of the truth are objectId, kind (star, galaxy, transient, variable, moving),
         x, y (in the science image), templateX, templateY, ra, dec, mag, scienceFlux, templateFlux, fluxChange,
-        idealSnr, scienceSnr, hostId, isTransient, isVariable, isSaturated, halfLightRadius, sersicIndex, g1, g2,
-        perturbation (none, shift, width), shiftX, shiftY, widthChange; color; what the effects did to the object:
-        jitterX, Y, dcrShiftX, Y, properMotionShiftX, Y, brighterFatterWidth, templateBrighterFatterWidth,
-        fluxScale; isMoving, trailLength, trailAngle; hostOffset, hostSurfaceBrightness, isLeftInTemplate. Each has
-        unit and description.
+        idealSnr, idealSnrWithSources, scienceSnr, hostId, isTransient, isVariable, isSaturated, halfLightRadius,
+        sersicIndex, g1, g2, perturbation (none, shift, width), shiftX, shiftY, widthChange; color; what the
+        effects did to the object: jitterX, Y, dcrShiftX, Y, properMotionShiftX, Y, brighterFatterWidth,
+        templateBrighterFatterWidth, fluxScale; isMoving, trailLength, trailAngle; hostOffset, hostSeparation,
+        hostSurfaceBrightness, isLeftInTemplate. Each has unit and description.
 
     Raises
     ------
@@ -274,7 +275,16 @@ def simulate_pair(
     return SimulatedPair(
         science=VisitImage(psf=carried[0].to_piff(), **science_planes),
         template=DifferenceImage(psf=carried[1].to_piff(), **template_planes),
-        truth=truth_table(objects, projection, conditions, saturated, bounds=bbox),
+        truth=truth_table(
+            objects,
+            projection,
+            conditions,
+            saturated,
+            bounds=bbox,
+            ideal_snr_with_sources=_ideal_snr_with_sources(
+                objects, conditions, bbox, (science_psf, template_psf), (science.variance, template.variance)
+            ),
+        ),
         science_psf=carried[0],
         template_psf=carried[1],
         conditions=conditions,
@@ -282,3 +292,35 @@ def simulate_pair(
         true_science_psf=science_psf,
         true_template_psf=template_psf,
     )
+
+
+def _ideal_snr_with_sources(
+    objects: Scene,
+    conditions: ObservingConditions,
+    bbox: Box,
+    psfs: tuple[PixelBasisPsf, PixelBasisPsf],
+    variances: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """Return the ideal S/N of each object that changed, with the noise of all light at its place; NaN for others."""
+    snr = np.full(len(objects), np.nan)
+    changed = np.flatnonzero(objects.science_flux != objects.template_flux)
+    x, y = objects.x[changed], objects.y[changed]
+    shift_x = conditions.shift_x + objects.shift_x[changed]
+    shift_y = conditions.shift_y + objects.shift_y[changed]
+    scale = conditions.flux_scale**2
+    template_sky = conditions.template_sky_variance
+    template_variance = variances[1]
+    if conditions.warped_coadd is not None:
+        # Resampled pixels have less noise on their own than the sums over many that a PSF takes.
+        template_variance = template_variance * (template_sky / np.nanmedian(template_variance))
+    snr[changed] = ideal_snr(
+        (objects.science_flux - objects.template_flux)[changed],
+        (x + shift_x, y + shift_y),
+        (x, y),
+        psfs=psfs,
+        variances=(variances[0] / scale, template_variance),
+        sky_variances=(conditions.science_sky_variance / scale, template_sky),
+        box=bbox,
+        trail=(objects.trail_length[changed], np.nan_to_num(objects.trail_angle[changed])),
+    )
+    return snr

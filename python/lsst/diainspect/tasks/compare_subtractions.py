@@ -13,6 +13,7 @@ import lsst.pipe.base.connectionTypes as cT
 from astropy.table import Table
 
 from ..comparison import join_sources
+from ..truth import source_truth
 
 
 class CompareSubtractionsConnections(
@@ -29,7 +30,7 @@ class CompareSubtractionsConnections(
 
     def __init__(self, *, config: CompareSubtractionsConfig) -> None:
         for method in config.methods:
-            for kind, doc in (("dia_source", "DIA sources"), ("dia_diagnostics", "Diagnostics")):
+            for kind, doc in _kinds(config).items():
                 connection = cT.Input(
                     doc=f"{doc} of {method}.",
                     name=f"{method}_{kind}",
@@ -39,6 +40,14 @@ class CompareSubtractionsConnections(
                     minimum=0,
                 )
                 setattr(self, f"{method}_{kind}", connection)
+
+
+def _kinds(config: CompareSubtractionsConfig) -> dict[str, str]:
+    """Return the tables that are read of each method, and what they hold."""
+    kinds = {"dia_source": "DIA sources", "dia_diagnostics": "Diagnostics"}
+    if config.hasTruth:
+        kinds["truth_match"] = "Matches with the truth"
+    return kinds
 
 
 class CompareSubtractionsConfig(
@@ -52,6 +61,9 @@ class CompareSubtractionsConfig(
         default=3.0,
         min=0.0,
         inclusiveMin=False,
+    )
+    hasTruth = pexConfig.Field[bool](
+        doc="Add what the truth says of each source, from MatchTruthTask.", default=False
     )
 
     def validate(self) -> None:
@@ -80,14 +92,15 @@ class CompareSubtractionsTask(pipeBase.PipelineTask):
     ) -> None:
         """Read what the methods made, compare and write."""
         inputs: dict[str, Any] = butlerQC.get(inputRefs)
-        sources, diagnostics = (
-            {
+        tables = {
+            kind: {
                 method: inputs[f"{method}_{kind}"]
                 for method in self.config.methods
                 if inputs.get(f"{method}_{kind}") is not None
             }
-            for kind in ("dia_source", "dia_diagnostics")
-        )
+            for kind in _kinds(self.config)
+        }
+        sources = tables["dia_source"]
         missing = [method for method in self.config.methods if method not in sources]
         if len(missing) == len(self.config.methods):
             raise pipeBase.UpstreamFailureNoWorkFound(
@@ -96,9 +109,14 @@ class CompareSubtractionsTask(pipeBase.PipelineTask):
         if missing:
             self.log.warning("No sources of %s: compared without.", ", ".join(missing))
         self.metadata["missingMethods"] = ",".join(missing)
-        butlerQC.put(self.run(sources, diagnostics), outputRefs)
+        butlerQC.put(self.run(sources, tables["dia_diagnostics"], tables.get("truth_match")), outputRefs)
 
-    def run(self, sources: Mapping[str, Table], diagnostics: Mapping[str, Table]) -> pipeBase.Struct:
+    def run(
+        self,
+        sources: Mapping[str, Table],
+        diagnostics: Mapping[str, Table],
+        truth: Mapping[str, Table] | None = None,
+    ) -> pipeBase.Struct:
         """Join.
 
         Parameters
@@ -107,13 +125,16 @@ class CompareSubtractionsTask(pipeBase.PipelineTask):
             DIA sources by method.
         diagnostics : mapping [`str`, `astropy.table.Table`]
             Diagnostics by method.
+        truth : mapping [`str`, `astropy.table.Table`], optional
+            Matches with the truth by method, as `MatchTruthTask` makes them.
 
         Returns
         -------
         struct : `lsst.pipe.base.Struct`
             ``comparison``, `astropy.table.Table`, as `lsst.diainspect.comparison.join_sources` makes it.
         """
-        joined = join_sources(sources, diagnostics, self.config.matchRadius)
+        told = {method: source_truth(matches) for method, matches in (truth or {}).items()}
+        joined = join_sources(sources, diagnostics, self.config.matchRadius, told)
         counts = {method: int(joined[f"{method}_found"].sum()) for method in sources}
         common = int((joined["nMethods"] == len(sources)).sum())
         for method, count in counts.items():

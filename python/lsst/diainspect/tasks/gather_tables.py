@@ -25,21 +25,36 @@ from lsst.daf.butler.progress import Progress
 _PROGRESS = Progress("lsst.diainspect.tasks.gatherTables")
 
 
-def _gathered_tables(methods: Sequence[str]) -> list[str]:
-    """Return the names of the per-detector tables that are gathered, for a list of methods."""
-    per_method = [f"{method}_{kind}" for method in methods for kind in ("dia_source", "difference_metrics")]
-    return ["subtraction_comparison", *per_method]
+class GatherTablesConfig(pexConfig.Config):
+    """Configuration of both gathers: which tables of a detector are gathered."""
+
+    methods = pexConfig.ListField[str](
+        doc="Methods whose tables are gathered.", dtype=str, default=["al", "zogy"]
+    )
+    tablesOfMethods = pexConfig.ListField[str](
+        doc="Tables gathered of each method: the names of the dataset types after the method's.",
+        dtype=str,
+        default=["dia_source", "difference_metrics"],
+    )
+    tables = pexConfig.ListField[str](
+        doc="Tables gathered that belong to no method.", dtype=str, default=["subtraction_comparison"]
+    )
+
+    def table_names(self) -> list[str]:
+        """Return the names of the per-detector tables that are gathered."""
+        of_methods = [f"{method}_{kind}" for method in self.methods for kind in self.tablesOfMethods]
+        return [*self.tables, *of_methods]
 
 
 def _add_tables(
     connections: pipeBase.PipelineTaskConnections,
-    methods: Sequence[str],
+    names: Sequence[str],
     *,
     source: tuple[str, str, tuple[str, ...]],
     target: tuple[str, str, tuple[str, ...]],
 ) -> None:
     """Add the input and the output of each table; each side is a suffix, what it holds, and its dimensions."""
-    for name in _gathered_tables(methods):
+    for name in names:
         suffix, what, dimensions = source
         gathered = cT.Input(
             doc=f"{name} of {what}.",
@@ -65,18 +80,16 @@ class GatherVisitConnections(pipeBase.PipelineTaskConnections, dimensions=("inst
     def __init__(self, *, config: GatherVisitConfig) -> None:
         _add_tables(
             self,
-            config.methods,
+            config.table_names(),
             source=("", "each detector", ("instrument", "visit", "detector")),
             target=("_visit", "all detectors of the visit", ("instrument", "visit")),
         )
 
 
-class GatherVisitConfig(pipeBase.PipelineTaskConfig, pipelineConnections=GatherVisitConnections):
+class GatherVisitConfig(
+    GatherTablesConfig, pipeBase.PipelineTaskConfig, pipelineConnections=GatherVisitConnections
+):
     """Configuration of `GatherVisitTask`."""
-
-    methods = pexConfig.ListField[str](
-        doc="Methods whose tables are gathered.", dtype=str, default=["al", "zogy"]
-    )
 
 
 class GatherSurveyConnections(pipeBase.PipelineTaskConnections, dimensions=("instrument",)):
@@ -85,18 +98,16 @@ class GatherSurveyConnections(pipeBase.PipelineTaskConnections, dimensions=("ins
     def __init__(self, *, config: GatherSurveyConfig) -> None:
         _add_tables(
             self,
-            config.methods,
+            config.table_names(),
             source=("_visit", "each visit", ("instrument", "visit")),
             target=("_summary", "all visits", ("instrument",)),
         )
 
 
-class GatherSurveyConfig(pipeBase.PipelineTaskConfig, pipelineConnections=GatherSurveyConnections):
+class GatherSurveyConfig(
+    GatherTablesConfig, pipeBase.PipelineTaskConfig, pipelineConnections=GatherSurveyConnections
+):
     """Configuration of `GatherSurveyTask`."""
-
-    methods = pexConfig.ListField[str](
-        doc="Methods whose tables are gathered.", dtype=str, default=["al", "zogy"]
-    )
 
 
 class GatherTablesTask(pipeBase.PipelineTask):
