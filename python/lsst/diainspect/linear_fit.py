@@ -7,9 +7,11 @@ __all__ = ["LinearFit", "fit_linear"]
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-_MAX_CONDITION = 1e12
-"""Normal matrices worse than this, after scaling to unit diagonal, are reported as not measured."""
+_MAX_CONDITION = {np.dtype(np.float32): 1e5, np.dtype(np.float64): 1e12}
+"""Normal matrices worse than this, after scaling to unit diagonal, are reported as not measured. Sums over the pixels
+of a stamp in single precision are good to some 1e-6."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,9 @@ class LinearFit:
         return replace(self, covariance=self.covariance * scale[:, None, None])
 
 
-def fit_linear(data: np.ndarray, design: np.ndarray, weight: np.ndarray) -> LinearFit:
+def fit_linear(
+    data: np.ndarray, design: np.ndarray, weight: np.ndarray, *, dtype: npt.DTypeLike = np.float64
+) -> LinearFit:
     """Fit data = sum_p amplitude_p design_p in each stamp.
 
     Parameters
@@ -60,6 +64,9 @@ def fit_linear(data: np.ndarray, design: np.ndarray, weight: np.ndarray) -> Line
         Columns of each stamp's model.
     weight : `numpy.ndarray`, (N, n_pixels)
         Inverse variances. A weight that is not positive and finite leaves the pixel out.
+    dtype : dtype, optional
+        Precision of the sums over pixels. With float32 and float32 arrays the fit is five times as fast; it is meant
+        for columns that are not nearly degenerate, and a normal matrix of condition above 1e5 counts as singular.
 
     Returns
     -------
@@ -67,13 +74,18 @@ def fit_linear(data: np.ndarray, design: np.ndarray, weight: np.ndarray) -> Line
         Amplitudes, covariances, chi-squares. A stamp with no more good pixels than columns, or with a singular
         normal matrix, has NaN amplitudes.
     """
+    dtype = np.dtype(dtype)
     used = (weight > 0) & np.isfinite(weight)
-    # Stamps are float32, in which a normal matrix would lose the digits that its inverse needs.
-    weight = np.where(used, weight, 0.0).astype(float, copy=False)
-    values = np.where(used, data, 0.0)
+    if used.all():
+        weight = np.asarray(weight, dtype=dtype)
+        values = np.asarray(data, dtype=dtype)
+    else:
+        weight = np.where(used, weight, 0.0).astype(dtype, copy=False)
+        values = np.where(used, data, 0.0).astype(dtype, copy=False)
+    design = np.asarray(design, dtype=dtype)
     weighted = design * weight[:, None, :]
-    normal = weighted @ design.transpose(0, 2, 1)
-    right = np.einsum("npi,ni->np", weighted, values)
+    normal = (weighted @ design.transpose(0, 2, 1)).astype(float, copy=False)
+    right = (weighted @ values[:, :, None])[..., 0].astype(float, copy=False)
     n_data = used.sum(axis=1)
     n_columns = design.shape[1]
 
@@ -83,12 +95,25 @@ def fit_linear(data: np.ndarray, design: np.ndarray, weight: np.ndarray) -> Line
         scaled = normal * scale[:, :, None] * scale[:, None, :]
     solvable = np.isfinite(scaled).all(axis=(1, 2)) & (n_data > n_columns)
     scaled[~solvable] = np.eye(n_columns)
-    solvable &= np.linalg.cond(scaled) < _MAX_CONDITION
-    scaled[~solvable] = np.eye(n_columns)
+    inverse, condition = _invert(scaled)
+    solvable &= condition < _MAX_CONDITION[dtype]
 
-    covariance = np.linalg.inv(scaled) * np.where(solvable[:, None], scale, np.nan)[:, :, None]
-    covariance *= np.where(solvable[:, None], scale, np.nan)[:, None, :]
+    scale = np.where(solvable[:, None], scale, np.nan)
+    covariance = inverse * scale[:, :, None] * scale[:, None, :]
     amplitude = np.einsum("npq,nq->np", covariance, right)
-    residual = values - np.einsum("np,npi->ni", amplitude, design)
-    chi2 = np.einsum("ni,ni,ni->n", residual, residual, weight)
+    residual = values - (amplitude.astype(dtype)[:, None, :] @ design)[:, 0]
+    chi2 = np.einsum("ni,ni->n", residual * weight, residual).astype(float, copy=False)
     return LinearFit(amplitude, covariance, chi2, n_data)
+
+
+def _invert(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Invert matrices (N, P, P); return the inverses and the condition numbers, infinite where there is none."""
+    try:
+        inverse = np.linalg.inv(matrices)
+    except np.linalg.LinAlgError:
+        singular = ~(np.linalg.cond(matrices) < _MAX_CONDITION[np.dtype(float)])
+        inverse = np.linalg.inv(np.where(singular[:, None, None], np.eye(matrices.shape[-1]), matrices))
+        inverse[singular] = np.inf
+    with np.errstate(invalid="ignore", over="ignore"):
+        condition = np.sqrt((matrices**2).sum(axis=(1, 2)) * (inverse**2).sum(axis=(1, 2)))
+    return np.where(np.isfinite(inverse), inverse, np.nan), condition

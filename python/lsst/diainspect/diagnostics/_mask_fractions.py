@@ -10,9 +10,9 @@ import lsst.pex.config as pexConfig
 import numpy as np
 
 from ..masks import MASK_BITS, words_masked_by
-from ..psf import disk_mask
 from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
+from ._disk import central_disk, disk_size
 
 
 class MaskFractionsConfig(DiagnosticConfig):
@@ -70,15 +70,24 @@ class MaskFractionsDiagnostic(Diagnostic):
 
     def measure(self, stamps: StampSet) -> dict[str, np.ndarray]:
         """Measure; see `Diagnostic.measure`."""
-        words = stamps.planes["mask"]
-        core = disk_mask(stamps.size, stamps.dx, stamps.dy, self.config.coreRadius)
-        n_core = core.sum(axis=(1, 2))
+        n = len(stamps)
+        words = stamps.planes["mask"].reshape(n, -1)
+        core = stamps.cropped(disk_size(self.config.coreRadius))
+        core_words = core.planes["mask"].reshape(n, -1)
+        disk = central_disk(core, self.config.coreRadius)
+        n_core = disk.sum(axis=1)
+        # Most stamps have none of the planes.
+        touched = np.flatnonzero(words_masked_by(words, self.config.planes).any(axis=1))
         values = {}
         for plane in self.config.planes:
-            masked = words_masked_by(words, [plane])
-            with np.errstate(invalid="ignore"):
-                values[f"{plane}_core"] = (masked & core).sum(axis=(1, 2)) / n_core
-            values[f"{plane}_stamp"] = masked.mean(axis=(1, 2))
+            in_core, in_stamp = np.zeros(n), np.zeros(n)
+            in_core[n_core == 0] = np.nan
+            if len(touched):
+                masked = words_masked_by(core_words[touched], [plane])
+                with np.errstate(invalid="ignore"):
+                    in_core[touched] = (masked * disk[touched]).sum(axis=1) / n_core[touched]
+                in_stamp[touched] = words_masked_by(words[touched], [plane]).mean(axis=1)
+            values[f"{plane}_core"], values[f"{plane}_stamp"] = in_core, in_stamp
         return values
 
 

@@ -10,8 +10,8 @@ __all__ = ["MovableImages"]
 
 import numpy as np
 
-_NEAR = 1e-3
-"""Distance [pixel] below which sinc is 1 and its derivative linear, to the precision of float32."""
+_NEAR = 1e-5
+"""Distance [pixel] below which sinc is 1 and its derivative zero."""
 
 _TINY = 1e-20
 """Pixels of a PSF that are zero for every purpose."""
@@ -50,36 +50,37 @@ class MovableImages:
         images : `numpy.ndarray`, (n, size, size), float32
             Images with their centres (dx, dy) from pixel size // 2.
         """
-        along_x, along_y = (self._matrix(d, size) for d in (dx, dy))
+        (along_x, _), (along_y, _) = (self._matrices(d, size) for d in (dx, dy))
         return (along_y @ self._images[rows]) @ along_x.transpose(0, 2, 1)
 
     def at_with_gradient(
         self, rows: np.ndarray | slice, dx: np.ndarray, dy: np.ndarray, size: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Move images as `at` does; return them and their derivatives by ``dx`` and ``dy`` [1 / pixel]."""
-        along_x, along_y = (self._matrix(d, size) for d in (dx, dy))
-        by_x, by_y = (self._matrix(d, size, derivative=True) for d in (dx, dy))
+        (along_x, by_x), (along_y, by_y) = (self._matrices(d, size) for d in (dx, dy))
         images = self._images[rows]
         moved_y = along_y @ images
         along_x, by_x = along_x.transpose(0, 2, 1), by_x.transpose(0, 2, 1)
         return moved_y @ along_x, moved_y @ by_x, (by_y @ images) @ along_x
 
-    def _matrix(self, shift: np.ndarray, size: int, *, derivative: bool = False) -> np.ndarray:
-        """Return S, or its derivative by the shift, of shape (n, size, own size)."""
+    def _matrices(self, shift: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return S and its derivative by the shift, of shape (n, size, own size)."""
         own = self._images.shape[-1]
-        whole = (np.arange(size) - size // 2)[:, None] - (np.arange(own) - own // 2)
-        sign = np.where(whole % 2 == 0, 1.0, -1.0).astype(np.float32) / np.float32(np.pi)
         shift = np.asarray(shift, dtype=float)
-        distance = (whole - shift[:, None, None]).astype(np.float32)
+        # Both depend on j - i alone: a row of the matrix is a window on one vector.
+        lag = np.arange(own + size - 1) - own // 2 - (size - 1 - size // 2)
+        distance = -lag - shift[:, None]
+        whole = np.rint(shift)
+        sign = np.where((lag + whole[:, None]) % 2 == 0, 1.0, -1.0)
+        fraction = np.pi * (shift - whole)
         near = np.abs(distance) < _NEAR
         distance[near] = 1.0
-        # sin(pi (k - d)) = (-1)^(k + 1) sin(pi d).
-        sine = -np.sin(np.pi * shift).astype(np.float32)[:, None, None]
-        matrix = sign * sine / distance
-        if not derivative:
-            matrix[near] = 1.0
-            return matrix
-        cosine = np.float32(np.pi) * np.cos(np.pi * shift).astype(np.float32)[:, None, None]
-        matrix = (matrix - sign * cosine) / distance
-        matrix[near] = 0.0
-        return matrix
+        # sin(pi x) and cos(pi x) of x = -lag - shift.
+        values = sign * -np.sin(fraction)[:, None] / (np.pi * distance)
+        slopes = (values - sign * np.cos(fraction)[:, None]) / distance
+        values[near], slopes[near] = 1.0, 0.0
+        values, slopes = (
+            np.lib.stride_tricks.sliding_window_view(vector.astype(np.float32), own, axis=1)[:, ::-1]
+            for vector in (values, slopes)
+        )
+        return np.ascontiguousarray(values), np.ascontiguousarray(slopes)

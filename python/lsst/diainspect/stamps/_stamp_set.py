@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MODELS", "PLANES", "StampSet"]
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -13,6 +14,7 @@ import numpy as np
 from astropy.table import Column, Table
 
 from ..masks import PLANES_BAD_FOR_SUBTRACTION, words_masked_by
+from ._cropped_planes import CroppedPlanes
 from ._detector_context import DetectorContext
 from ._plane_names import PLANES, describe_plane
 from ._stamp_model import StampModel
@@ -82,6 +84,8 @@ class StampSet:
                 f"Columns {sorted(taken)} of the source table have the names of stamp planes or models: "
                 f"rename them."
             )
+        if isinstance(self.planes, CroppedPlanes):
+            return
         shapes = {name: plane.shape for name, plane in self.planes.items()}
         if len(set(shapes.values())) > 1 or any(shape[0] != len(self.sources) for shape in shapes.values()):
             raise ValueError(
@@ -97,6 +101,8 @@ class StampSet:
     @property
     def size(self) -> int:
         """Side of the stamps [pixel]; 0 when there are no planes."""
+        if isinstance(self.planes, CroppedPlanes):
+            return self.planes.size
         return next((plane.shape[-1] for plane in self.planes.values()), 0)
 
     @property
@@ -160,8 +166,18 @@ class StampSet:
         sources = self.sources.copy(copy_data=False)
         for axis in ("x0", "y0"):
             sources[axis] = sources[axis] + low
-        planes = {name: np.ascontiguousarray(plane[:, inner, inner]) for name, plane in self.planes.items()}
-        return StampSet(sources, planes, self.models, self.context)
+        crop = StampSet(sources, CroppedPlanes(self.planes, inner), self.models, self.context)
+        # What was evaluated for the whole stamps is cut out of that. Weakly, because the whole keeps its crops: a
+        # cycle would hold the pixels of every chunk until the garbage collector comes by.
+        crop._kept["whole"] = (weakref.ref(self), inner)
+        return crop
+
+    def _whole(self) -> tuple[StampSet | None, slice]:
+        """Return the stamps that these were cropped from, if they are still there, and the pixels kept."""
+        if "whole" not in self._kept:
+            return None, slice(None)
+        reference, inner = self._kept["whole"]
+        return reference(), inner
 
     def model_images(self, name: str) -> np.ndarray:
         """Return a PSF or filter of every source, (N, model size, model size), float32, centred; kept."""
@@ -190,6 +206,9 @@ class StampSet:
         return self.keep(("good", plane), lambda: self._good_pixels(plane))
 
     def _good_pixels(self, plane: str) -> np.ndarray:
+        whole, inner = self._whole()
+        if whole is not None:
+            return np.ascontiguousarray(whole.good_pixels(plane)[:, inner, inner])
         pixels = self.planes[plane].copy()
         pixels[self.weight(plane) == 0] = 0.0
         return pixels
@@ -204,6 +223,9 @@ class StampSet:
         return self.keep(("weight", plane), lambda: self._weight(plane))
 
     def _weight(self, plane: str) -> np.ndarray:
+        whole, inner = self._whole()
+        if whole is not None:
+            return np.ascontiguousarray(whole.weight(plane)[:, inner, inner])
         pixels = self.planes[plane]
         variance = self.planes.get(f"{plane}Variance")
         good = np.isfinite(pixels)

@@ -1,0 +1,132 @@
+"""Aperture photometry on difference, science image and template, and whether the flux grows as a point source's."""
+
+from __future__ import annotations
+
+__all__ = ["AperturePhotometryConfig", "AperturePhotometryDiagnostic"]
+
+from typing import ClassVar
+
+import astropy.units as u
+import lsst.pex.config as pexConfig
+import numpy as np
+
+from ..stamps import StampSet
+from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
+from ._disk import disk_size
+
+_SIDES = {"ap": "difference", "scienceAp": "science", "templateAp": "template"}
+"""Beginnings of the columns, and the planes they are measured on."""
+
+
+class AperturePhotometryConfig(DiagnosticConfig):
+    """Configuration of `AperturePhotometryDiagnostic`."""
+
+    radii = pexConfig.ListField[int](
+        doc="Radii of the apertures [pixel], increasing.", dtype=int, default=[3, 6, 9, 12]
+    )
+
+    def validate(self) -> None:
+        """Check that radii are positive and increase."""
+        super().validate()
+        radii = list(self.radii)
+        if len(radii) < 2 or radii[0] < 1 or any(b <= a for a, b in zip(radii, radii[1:], strict=False)):
+            raise pexConfig.FieldValidationError(
+                AperturePhotometryConfig.radii,
+                self,
+                f"must be at least two positive radii that increase; got {radii}.",
+            )
+
+
+class AperturePhotometryDiagnostic(Diagnostic):
+    """Sums F(r) = sum_i a_i d_i over apertures, with errors sqrt(sum_i a_i^2 v_i), and the growth of the flux
+    [F(r_max) / F(r_min)] / [G(r_max) / G(r_min)], where G is the same for the PSF: 1 for a point source.
+
+    Pixels at the rim count by a_i = clip(r + 1/2 - distance, 0, 1), which holds the area pi r^2 to 1 % at 3 pixels.
+    Limits: no background is taken off, as images are expected without; bad pixels are left out, so that their
+    flux is missing (apBadFraction says how much of the PSF lies on them within the largest aperture); noise
+    that is correlated makes the errors of large apertures too small. Errors are NaN without a variance plane.
+    """
+
+    ConfigClass: ClassVar[type[DiagnosticConfig]] = AperturePhotometryConfig
+    needs: ClassVar[frozenset[str]] = frozenset({"difference", "science", "template", "differencePsf"})
+    config: AperturePhotometryConfig
+
+    @property
+    def columns(self) -> dict[str, DiagnosticColumn]:
+        """Fluxes and errors by image and radius, and growth."""
+        columns = {}
+        for start, plane in _SIDES.items():
+            for radius in self.config.radii:
+                columns[f"{start}Flux_{radius}"] = DiagnosticColumn(
+                    "float32", u.nJy, f"Flux on the {plane} within {radius} pixels."
+                )
+                columns[f"{start}FluxErr_{radius}"] = DiagnosticColumn(
+                    "float32", u.nJy, f"Error of {start}Flux_{radius}."
+                )
+        smallest, largest = self.config.radii[0], self.config.radii[-1]
+        columns |= {
+            "growth": DiagnosticColumn(
+                "float32",
+                None,
+                f"apFlux_{largest} / apFlux_{smallest} over the same ratio of the PSF; 1 for a point source.",
+            ),
+            "growthErr": DiagnosticColumn("float32", None, "Error of growth."),
+            "apBadFraction": DiagnosticColumn(
+                "float32", None, "Fraction of the PSF in the largest aperture that lies on bad pixels."
+            ),
+        }
+        return columns
+
+    def measure(self, stamps: StampSet) -> dict[str, np.ndarray]:
+        """Measure; see `Diagnostic.measure`."""
+        radii = list(self.config.radii)
+        core = stamps.cropped(disk_size(radii[-1]))
+        n = len(core)
+        aperture = _apertures(core, radii)
+        values = {}
+        located = np.isfinite(core.dx) & np.isfinite(core.dy)
+        psf = core.centred_model("differencePsf").reshape(n, -1)
+        for start, plane in _SIDES.items():
+            weight = core.weight(plane).reshape(n, -1)
+            good = (weight > 0).astype(np.float32)
+            pixels = core.good_pixels(plane).reshape(n, -1)
+            rows = [pixels]
+            if start == "ap":
+                rows += [psf, psf * good]
+            sums = aperture @ np.stack(rows, axis=-1)
+            sums[~located] = np.nan
+            flux = sums[:, :, 0].astype(float)
+            flux[~good.any(axis=1)] = np.nan
+            if f"{plane}Variance" in core.planes:
+                variance = np.divide(1.0, weight, out=np.zeros_like(weight), where=weight > 0)
+                squared = (aperture * aperture) @ variance[:, :, None]
+                error = np.sqrt(squared[:, :, 0].astype(float))
+            else:
+                error = np.full(flux.shape, np.nan)
+            for column, radius in enumerate(radii):
+                values[f"{start}Flux_{radius}"] = flux[:, column]
+                values[f"{start}FluxErr_{radius}"] = np.where(np.isnan(flux[:, 0]), np.nan, error[:, column])
+            if start == "ap":
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    expected = sums[:, :, 2].astype(float)
+                    scale = expected[:, 0] / expected[:, -1]
+                    growth = flux[:, -1] / flux[:, 0] * scale
+                    # The inner flux is part of the outer: F_out = F_in + F_ring with independent errors.
+                    ring = np.sqrt(np.maximum(error[:, -1] ** 2 - error[:, 0] ** 2, 0.0)) / flux[:, 0]
+                    inner = error[:, 0] * (flux[:, -1] - flux[:, 0]) / flux[:, 0] ** 2
+                    values["growth"] = growth
+                    values["growthErr"] = np.abs(scale) * np.hypot(ring, inner)
+                    values["apBadFraction"] = 1.0 - expected[:, -1] / sums[:, -1, 1]
+        return values
+
+
+def _apertures(stamps: StampSet, radii: list[int]) -> np.ndarray:
+    """Return how much of each pixel lies in apertures, (N, n_radii, size^2), float32."""
+    grid = (np.arange(stamps.size) - stamps.size // 2).astype(np.float32)
+    x = grid - np.nan_to_num(stamps.dx).astype(np.float32)[:, None]
+    y = grid - np.nan_to_num(stamps.dy).astype(np.float32)[:, None]
+    distance = np.sqrt(x[:, None, :] ** 2 + y[:, :, None] ** 2).reshape(len(stamps), 1, -1)
+    return np.clip(np.array(radii, dtype=np.float32)[:, None] + np.float32(0.5) - distance, 0.0, 1.0)
+
+
+diagnostic_registry.register("aperturePhotometry", AperturePhotometryDiagnostic)

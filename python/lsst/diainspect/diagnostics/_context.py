@@ -1,0 +1,297 @@
+"""What is around a source: neighbours, host, depth of the template, edges, stars, and the local match."""
+
+from __future__ import annotations
+
+__all__ = ["ContextConfig", "ContextDiagnostic"]
+
+from typing import ClassVar
+
+import astropy.units as u
+import lsst.pex.config as pexConfig
+import numpy as np
+import scipy.spatial
+from astropy.table import Table
+
+from ..psf import noise_equivalent_area
+from ..stamps import StampModel, StampSet
+from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
+
+_AB_ZERO = 31.4
+"""AB magnitude of 1 nJy."""
+
+
+class ContextConfig(DiagnosticConfig):
+    """Configuration of `ContextDiagnostic`."""
+
+    minNeighbourSnr = pexConfig.RangeField[float](
+        doc="Least signal-to-noise ratio of a neighbour's peak, smoothed with a Gaussian of the PSF's width.",
+        default=10.0,
+        min=1.0,
+    )
+    neighbourRadius = pexConfig.RangeField[float](
+        doc="Largest distance of a neighbour [pixel]; one farther than the stamp reaches is not seen.",
+        default=20.0,
+        min=2.0,
+    )
+    brightStarFlux = pexConfig.RangeField[float](
+        doc="Least flux of a bright star [nJy]; the default is magnitude 18.", default=2.3e5, min=0.0
+    )
+    depthSnr = pexConfig.RangeField[float](
+        doc="Signal-to-noise ratio at which the template's limiting magnitude is stated.",
+        default=5.0,
+        min=0.1,
+    )
+
+
+class ContextDiagnostic(Diagnostic):
+    """Surroundings of a source, from its stamps and, where they are known, from its detector.
+
+    Neighbours are the local maxima (of 3 x 3 pixels) of science image and template smoothed with a Gaussian of their
+    PSF's width, above minNeighbourSnr of the smoothed noise; their flux is that of a point source with the smoothed
+    peak. The nearest to the source, the source itself included if it is seen there, is reported with its distance;
+    on the template it is the host or the static source.
+
+    templateLimitingMagnitude = 31.4 - 2.5 log10(depthSnr sqrt(v A)) with the median variance v of the template's
+    pixels and the noise area A of its PSF. hostSurfaceBrightness is the template's mean in 3 x 3 pixels about the
+    source over the area of a pixel on the sky.
+
+    kernelSum = sum(h_t) / sum(h_s) and the kernel's centroid, that of h_t minus that of h_s, follow from the filters
+    that the difference applies to template and science image; a kernel that convolves the science image shows as its
+    inverse.
+
+    Limits: no background is taken off, so that neighbours are missed or made up where one was left; blends
+    within a PSF's width are one neighbour. Distances to edge, star and kernel source are NaN where the bounds or
+    tables are not known.
+    """
+
+    ConfigClass: ClassVar[type[DiagnosticConfig]] = ContextConfig
+    needs: ClassVar[frozenset[str]] = frozenset({"difference", "science", "template"})
+    config: ContextConfig
+
+    @property
+    def columns(self) -> dict[str, DiagnosticColumn]:
+        """Neighbours, ratios, depth, distances and the local match."""
+        columns: dict[str, DiagnosticColumn] = {}
+        for side, where in (("science", "science image"), ("template", "template")):
+            columns |= {
+                f"{side}NeighbourDistance": DiagnosticColumn(
+                    "float32", u.arcsec, f"Distance of the nearest source on the {where}, within the stamp."
+                ),
+                f"{side}NeighbourDistancePixels": DiagnosticColumn(
+                    "float32", u.pix, f"Distance of the nearest source on the {where}, within the stamp."
+                ),
+                f"{side}NeighbourFlux": DiagnosticColumn(
+                    "float32", u.nJy, f"Flux of the nearest source on the {where}, taken as a point source."
+                ),
+            }
+        return columns | {
+            "differenceOverScience": DiagnosticColumn(
+                "float32", None, "|difference| over science: both summed with the Gaussian at the source."
+            ),
+            "templateLimitingMagnitude": DiagnosticColumn(
+                "float32", u.mag, "AB magnitude of a point source at depthSnr on the template."
+            ),
+            "hostSurfaceBrightness": DiagnosticColumn(
+                "float32", u.nJy / u.arcsec**2, "Surface brightness of the template at the source."
+            ),
+            "edgeDistance": DiagnosticColumn("float32", u.pix, "Distance to the nearest edge of the image."),
+            "brightStarDistance": DiagnosticColumn("float32", u.pix, "Distance to the nearest bright star."),
+            "brightStarFlux": DiagnosticColumn("float32", u.nJy, "Flux of the nearest bright star."),
+            "kernelSourceDistance": DiagnosticColumn(
+                "float32", u.pix, "Distance to the nearest source on which the images were matched."
+            ),
+            "kernelSum": DiagnosticColumn("float32", None, "Sum of the kernel that matches the template."),
+            "kernelCentroidX": DiagnosticColumn("float32", u.pix, "Centroid of that kernel."),
+            "kernelCentroidY": DiagnosticColumn("float32", u.pix, "Centroid of that kernel."),
+        }
+
+    def measure(self, stamps: StampSet) -> dict[str, np.ndarray]:
+        """Measure; see `Diagnostic.measure`."""
+        values = {}
+        area = _pixel_area(stamps)
+        for side in ("science", "template"):
+            distance, flux = self._nearest_neighbour(stamps, side)
+            values[f"{side}NeighbourDistancePixels"] = distance
+            values[f"{side}NeighbourDistance"] = distance * np.sqrt(area)
+            values[f"{side}NeighbourFlux"] = flux
+        sums = [_central_sum(stamps, plane, reach=2) for plane in ("difference", "science")]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values["differenceOverScience"] = np.abs(sums[0]) / sums[1]
+            values["hostSurfaceBrightness"] = _central_sum(stamps, "template", reach=1) / 9.0 / area
+        values["templateLimitingMagnitude"] = self._limiting_magnitude(stamps)
+        return values | self._distances(stamps) | _local_match(stamps)
+
+    def _nearest_neighbour(self, stamps: StampSet, side: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return distance [pixel] and flux of the nearest source on one image; NaN without."""
+        n = len(stamps)
+        region = stamps.cropped(2 * int(self.config.neighbourRadius) + 3)
+        size = region.size
+        sigma = _psf_sigma(stamps, side)
+        weight = region.weight(side)
+        pixels = region.good_pixels(side)
+        grid = np.arange(size, dtype=np.float32)
+        # Cut off where its products would be denormal numbers, which are slow.
+        kernel = np.exp(-0.5 * np.minimum(((grid - grid[:, None]) / np.float32(sigma)) ** 2, 60.0))
+        # Two products for all stamps at once: rows, then columns.
+        smooth = (pixels.reshape(-1, size) @ kernel).reshape(n, size, size)
+        smooth = kernel @ smooth
+        if f"{side}Variance" in stamps.planes:
+            inverse = weight.reshape(n, -1)[:, :: max(1, size // 8)]
+            used = (inverse > 0).sum(axis=1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                noise = np.sqrt(used / inverse.sum(axis=1))
+        else:
+            sample = np.sort(pixels.reshape(n, -1)[:, ::7], axis=1)
+            noise = sample[:, sample.shape[1] // 2] - sample[:, int(0.159 * sample.shape[1])]
+        # Noise of a sum with weights exp(-r^2 / 2 s^2), whose squares add up to pi s^2.
+        threshold = self.config.minNeighbourSnr * noise * np.sqrt(np.pi) * sigma
+        inner = smooth[:, 1:-1, 1:-1]
+        peak = inner > threshold[:, None, None].astype(np.float32)
+        candidates = np.flatnonzero(peak.any(axis=(1, 2)))
+        distance, flux = np.full(n, np.nan), np.full(n, np.nan)
+        if len(candidates) == 0:
+            return distance, flux
+        row, y, x = np.nonzero(peak[candidates])
+        row = candidates[row]
+        y, x = y + 1, x + 1
+        value = smooth[row, y, x]
+        maximum = np.ones(len(row), dtype=bool)
+        for step_y in (-1, 0, 1):
+            for step_x in (-1, 0, 1):
+                if step_x or step_y:
+                    maximum &= value >= smooth[row, y + step_y, x + step_x]
+        row, y, x, value = row[maximum], y[maximum], x[maximum], value[maximum]
+        away = np.hypot(x - size // 2 - region.dx[row], y - size // 2 - region.dy[row])
+        near = away <= self.config.neighbourRadius
+        row, away, value = row[near], away[near], value[near]
+        order = np.lexsort((away, row))
+        nearest = order[np.unique(row[order], return_index=True)[1]]
+        distance[row[nearest]] = away[nearest]
+        # The smoothed peak of a Gaussian of unit flux and the same width is 1 / 2.
+        flux[row[nearest]] = 2.0 * value[nearest]
+        return distance, flux
+
+    def _limiting_magnitude(self, stamps: StampSet) -> np.ndarray:
+        n = len(stamps)
+        if not {"templateVariance", "templatePsf"} <= stamps.provides:
+            return np.full(n, np.nan)
+        weight = stamps.weight("template").reshape(n, -1)[:, ::5]
+        # Of the pixels that are good, the median of the inverse variance.
+        ordered = np.sort(weight, axis=1)
+        n_good = (weight > 0).sum(axis=1)
+        middle = np.minimum(weight.shape[1] - n_good + n_good // 2, weight.shape[1] - 1)
+        inverse = ordered[np.arange(n), middle]
+        area = 4.0 * np.pi * _psf_sigma(stamps, "template") ** 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            limit = self.config.depthSnr * np.sqrt(area / inverse)
+            return np.where(n_good > 0, _AB_ZERO - 2.5 * np.log10(limit), np.nan)
+
+    def _distances(self, stamps: StampSet) -> dict[str, np.ndarray]:
+        """Return distances to what lies beyond the stamps."""
+        context = stamps.context
+        x, y = (np.asarray(stamps.sources[name], dtype=float) for name in ("x", "y"))
+        unknown = np.full(len(stamps), np.nan)
+        values = dict.fromkeys(
+            ("edgeDistance", "brightStarDistance", "brightStarFlux", "kernelSourceDistance"), unknown
+        )
+        if context.bounds is not None:
+            box = context.bounds
+            values["edgeDistance"] = np.minimum.reduce(
+                [
+                    x - (box.x.start - 0.5),
+                    box.x.stop - 0.5 - x,
+                    y - (box.y.start - 0.5),
+                    box.y.stop - 0.5 - y,
+                ]
+            )
+        stars = context.stars
+        table = context.kernel_sources
+        if stars is None and table is not None:
+            stars = Table({"x": table["x"], "y": table["y"], "flux": table["scienceFlux"]})
+        if stars is not None:
+            flux = np.asarray(stars["flux"], dtype=float)
+            bright = flux >= self.config.brightStarFlux
+            distance, index = _nearest(x, y, stars[bright])
+            values["brightStarDistance"] = distance
+            if bright.any():
+                values["brightStarFlux"] = np.where(
+                    np.isfinite(distance), flux[bright][np.minimum(index, bright.sum() - 1)], np.nan
+                )
+        if table is not None:
+            values["kernelSourceDistance"] = _nearest(x, y, table[np.asarray(table["used"])])[0]
+        return values
+
+
+def _pixel_area(stamps: StampSet) -> np.ndarray:
+    """Return the area of a pixel on the sky [arcsec^2]; NaN where stamps do not tell."""
+    if "pixelToSky" not in stamps.sources.colnames:
+        return np.full(len(stamps), np.nan)
+    derivatives = np.asarray(stamps.sources["pixelToSky"], dtype=float) * 3600.0
+    return np.abs(derivatives[:, 0, 0] * derivatives[:, 1, 1] - derivatives[:, 0, 1] * derivatives[:, 1, 0])
+
+
+def _central_sum(stamps: StampSet, plane: str, reach: int) -> np.ndarray:
+    """Return the sum of the pixels of a small square about the central pixel; NaN if one of them is."""
+    centre = stamps.size // 2
+    inner = slice(max(centre - reach, 0), centre + reach + 1)
+    return stamps.planes[plane][:, inner, inner].sum(axis=(1, 2), dtype=float)
+
+
+def _psf_sigma(stamps: StampSet, side: str) -> float:
+    """Return the width of the Gaussian with the noise area of the stamps' median PSF [pixel]; 1.5 without PSFs."""
+    name = f"{side}Psf"
+    if name not in stamps.models or len(stamps) == 0:
+        return 1.5
+    # A PSF changes little over the sources of a chunk.
+    few = stamps.models[name][:: max(1, len(stamps) // 16)].images()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = np.nanmedian(noise_equivalent_area(few[np.abs(few).max(axis=(1, 2)) > 0]))
+    return float(np.sqrt(area / (4.0 * np.pi))) if np.isfinite(area) else 1.5
+
+
+def _nearest(x: np.ndarray, y: np.ndarray, table: Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return distances to the nearest row of a table [pixel], NaN if it has none, and the rows."""
+    places = np.stack([np.asarray(table[name], dtype=float) for name in ("x", "y")], axis=-1)
+    finite = np.flatnonzero(np.isfinite(places).all(axis=1))
+    located = np.isfinite(x) & np.isfinite(y)
+    distance, index = np.full(len(x), np.nan), np.zeros(len(x), dtype=int)
+    if len(finite) and located.any():
+        tree = scipy.spatial.cKDTree(places[finite])
+        distance[located], nearest = tree.query(np.stack([x, y], axis=-1)[located])
+        index[located] = finite[nearest]
+    return distance, index
+
+
+def _local_match(stamps: StampSet) -> dict[str, np.ndarray]:
+    """Return sum and centroid of the kernel that the filters amount to."""
+    n = len(stamps)
+    if not {"scienceFilter", "templateFilter"} <= stamps.provides:
+        return {name: np.full(n, np.nan) for name in ("kernelSum", "kernelCentroidX", "kernelCentroidY")}
+    (s_sum, s_x, s_y), (t_sum, t_x, t_y) = (
+        _moments(stamps.models[f"{side}Filter"]) for side in ("science", "template")
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "kernelSum": t_sum / s_sum,
+            "kernelCentroidX": t_x / t_sum - s_x / s_sum,
+            "kernelCentroidY": t_y / t_sum - s_y / s_sum,
+        }
+
+
+def _moments(model: StampModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the sums of images, and of images times x and y from the central pixel: linear, so those of a basis."""
+    images = np.asarray(model.basis, dtype=float)
+    grid = np.arange(images.shape[-1]) - images.shape[-1] // 2
+    moments = np.stack(
+        [
+            images.sum(axis=(1, 2)),
+            (images.sum(axis=1) * grid).sum(axis=1),
+            (images.sum(axis=2) * grid).sum(axis=1),
+        ]
+    )
+    if model.coefficients is not None:
+        moments = moments @ np.asarray(model.coefficients, dtype=float).T
+    return moments[0], moments[1], moments[2]
+
+
+diagnostic_registry.register("context", ContextDiagnostic)

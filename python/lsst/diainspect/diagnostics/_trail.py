@@ -1,0 +1,333 @@
+"""Trails: moving objects and streaks fitted as a line of light seen through the PSF.
+
+The model is D = f / L integral P(x - c - l e) dl over l from -L/2 to L/2, with P the difference's PSF, c the midpoint,
+L the length and e the direction; the integral is a Gauss-Legendre sum.
+"""
+
+from __future__ import annotations
+
+__all__ = ["TrailConfig", "TrailDiagnostic"]
+
+from typing import ClassVar
+
+import astropy.units as u
+import lsst.pex.config as pexConfig
+import numpy as np
+
+from ..linear_fit import fit_linear
+from ..stamps import MovableImages, StampSet
+from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
+from ._disk import disk_size
+from ._levenberg_marquardt import NonLinearFit, fit_levenberg_marquardt
+from ._sky_direction import sky_length_and_angle, sky_offset
+
+_X, _Y, _HALF_X, _HALF_Y, _FLUX = range(5)
+"""Places of the parameters: midpoint, the vector from there to one end, flux."""
+
+_RULES = [(np.polynomial.legendre.leggauss(n), length) for n, length in ((4, 4.0), (8, 12.0), (15, np.inf))]
+"""Gauss-Legendre nodes and weights, and the longest trail [pixel] for which they are enough: a node every 1.5 pixels,
+the sigma of a PSF of 3.5 pixels full width at half maximum. The last is good to 30 pixels."""
+
+
+class TrailConfig(DiagnosticConfig):
+    """Configuration of `TrailDiagnostic`."""
+
+    radius = pexConfig.RangeField[float](
+        doc="Half side of the fitted square [pixel]; a trail that reaches its edge is flagged.",
+        default=16.0,
+        min=6.0,
+    )
+    minSnr = pexConfig.RangeField[float](
+        doc="Fit a trail to sources of at least this signal-to-noise ratio along the trail.",
+        default=7.0,
+        min=0.0,
+    )
+    minElongationChi2 = pexConfig.RangeField[float](
+        doc="Fit a trail where two perpendicular quadrupoles lower chi-square by this (2 degrees of freedom).",
+        default=20.0,
+        min=0.0,
+    )
+    maxDipoleFraction = pexConfig.RangeField[float](
+        doc="Fit no trail where pixels of the other sign hold more than this part of the absolute flux.",
+        default=0.35,
+        min=0.0,
+        max=0.5,
+    )
+    minDeltaChi2 = pexConfig.RangeField[float](
+        doc="Least fall of chi-square from a point source at its best position to a trail for isTrail.",
+        default=25.0,
+        min=0.0,
+    )
+
+
+class TrailDiagnostic(Diagnostic):
+    """A line of light fitted to the elongated sources, of either sign, with the DPDD's trail columns.
+
+    A trail is fitted (trailFitAttempted) where the linear fit of flux, shift and the two quadrupoles
+    d2P/dx2 - d2P/dy2 and 2 d2P/dxdy, of which a trail has L^2 / 24 times its flux, finds an elongation.
+
+    Limits: a trail longer than the fitted square is fitted by its part inside (trail_flag_edge); width and direction
+    must be constant; an elongated galaxy residual or two blended sources fit too (chi-square says how well); for L
+    below half a full width at half maximum the error of L grows as 1 / L. Errors are those of white noise.
+    """
+
+    ConfigClass: ClassVar[type[DiagnosticConfig]] = TrailConfig
+    needs: ClassVar[frozenset[str]] = frozenset({"difference", "differenceVariance", "differencePsf"})
+    config: TrailConfig
+
+    @property
+    def columns(self) -> dict[str, DiagnosticColumn]:
+        """The DPDD's trail columns, end points and flags."""
+        return {
+            "elongationChi2": DiagnosticColumn(
+                "float32", None, "Rise of chi-square without the quadrupoles (2 degrees of freedom)."
+            ),
+            "trailFitAttempted": DiagnosticColumn("bool", None, "A trail was fitted."),
+            "isTrail": DiagnosticColumn(
+                "bool", None, "The source is fitted better by a trail than by a point."
+            ),
+            "trailFlux": DiagnosticColumn("float32", u.nJy, "Flux of the trail."),
+            "trailFluxErr": DiagnosticColumn("float32", u.nJy, "Error of trailFlux."),
+            "trailRa": DiagnosticColumn("float64", u.deg, "Midpoint of the trail (ICRS)."),
+            "trailRaErr": DiagnosticColumn("float32", u.deg, "Error of trailRa times cos(dec)."),
+            "trailDec": DiagnosticColumn("float64", u.deg, "Midpoint of the trail (ICRS)."),
+            "trailDecErr": DiagnosticColumn("float32", u.deg, "Error of trailDec."),
+            "trailLength": DiagnosticColumn("float32", u.arcsec, "Length of the trail."),
+            "trailLengthErr": DiagnosticColumn("float32", u.arcsec, "Error of trailLength."),
+            "trailAngle": DiagnosticColumn("float32", u.deg, "Direction, in [0, 180) east of north."),
+            "trailAngleErr": DiagnosticColumn("float32", u.deg, "Error of trailAngle."),
+            "trailChi2": DiagnosticColumn("float32", None, "Chi-square of the fit."),
+            "trailNdata": DiagnosticColumn("int32", None, "Pixels in the fit."),
+            "trailDeltaChi2": DiagnosticColumn(
+                "float32", None, "Fall of chi-square from a point source at its best position to the trail."
+            ),
+            "trailX0": DiagnosticColumn("float64", u.pix, "End of the trail with the smaller x."),
+            "trailY0": DiagnosticColumn("float64", u.pix, "End of the trail with the smaller x."),
+            "trailX1": DiagnosticColumn("float64", u.pix, "End of the trail with the larger x."),
+            "trailY1": DiagnosticColumn("float64", u.pix, "End of the trail with the larger x."),
+            "trail_flag_edge": DiagnosticColumn(
+                "bool", None, "The trail reaches the edge of the fitted square: its length is a lower limit."
+            ),
+            "flag_notConverged": DiagnosticColumn("bool", None, "The fit of the trail did not converge."),
+        }
+
+    def measure(self, stamps: StampSet) -> dict[str, np.ndarray]:
+        """Measure; see `Diagnostic.measure`."""
+        n = len(stamps)
+        values = {
+            name: np.full(n, np.nan) if np.dtype(column.dtype).kind == "f" else np.zeros(n, column.dtype)
+            for name, column in self.columns.items()
+        }
+        chi2, candidates = self._candidates(stamps)
+        values["elongationChi2"] = chi2
+        if len(candidates):
+            for name, value in self._measure_trails(stamps[candidates]).items():
+                values[name][candidates] = value
+        return values
+
+    def _candidates(self, stamps: StampSet) -> tuple[np.ndarray, np.ndarray]:
+        """Return the chi-square of elongation, and the numbers of the sources that look like a trail."""
+        core = stamps.cropped(_ELONGATION_SIZE)
+        n = len(core)
+        model = core.models["differencePsf"].shifted_with_gradient(core.dx, core.dy, core.size)
+        xx, yy, xy = _second_derivatives(model[1], model[2])
+        design = np.stack([image.reshape(n, -1) for image in (*model, xx - yy, 2.0 * xy, xx + yy)], axis=1)
+        weight = core.weight("difference").reshape(n, -1)
+        data = core.good_pixels("difference").reshape(n, -1)
+        fit = fit_linear(data, design, weight, dtype=np.float32)
+        quadrupole, block = fit.amplitude[:, 3:5], fit.covariance[:, 3:5, 3:5]
+        chi2 = np.full(n, np.nan)
+        good = np.isfinite(quadrupole).all(axis=1)
+        chi2[good] = np.einsum(
+            "ni,ni->n",
+            quadrupole[good],
+            np.linalg.solve(block[good], quadrupole[good][..., None])[..., 0],
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            elongated = chi2 >= self.config.minElongationChi2
+            # Light of one sign: the flux, and the widening that belongs to it, have the same sign.
+            pixels = data * np.where(fit.amplitude[:, :1] < 0, -1.0, 1.0).astype(np.float32)
+            significant = pixels * np.sqrt(weight)
+            positive = np.einsum("ni,ni->n", pixels, (significant > 1.0).astype(pixels.dtype))
+            negative = -np.einsum("ni,ni->n", pixels, (significant < -1.0).astype(pixels.dtype))
+            one_sign = negative <= self.config.maxDipoleFraction * (positive + negative)
+        return chi2, np.flatnonzero(elongated & one_sign)
+
+    def _measure_trails(self, stamps: StampSet) -> dict[str, np.ndarray]:
+        """Fit trails to the sources that look like one."""
+        core = stamps.cropped(disk_size(self.config.radius))
+        n, size = len(core), core.size
+        weight = np.ascontiguousarray(core.weight("difference").reshape(n, -1))
+        data = core.good_pixels("difference").reshape(n, -1)
+        fit = self._fit_trail(core, data, weight, _start(core, data, weight))
+        point = self._fit_point(core, data, weight, fit.parameters)
+        parameters, covariance = fit.parameters, fit.covariance
+        with np.errstate(invalid="ignore", divide="ignore"):
+            half = parameters[:, [_HALF_X, _HALF_Y]]
+            half = half * np.where(half[:, :1] < 0, -1.0, 1.0)
+            pixels = 2.0 * np.hypot(half[:, 0], half[:, 1])
+            along = 2.0 * half / pixels[:, None]
+            across = np.stack([-along[:, 1], along[:, 0]], axis=-1)
+            block = covariance[:, _HALF_X : _HALF_Y + 1, _HALF_X : _HALF_Y + 1]
+            along_error, across_error = (
+                2.0 * np.sqrt(np.einsum("ni,nij,nj->n", way, block, way)) for way in (along, across)
+            )
+            length, angle = sky_length_and_angle(core, 2.0 * half[:, 0], 2.0 * half[:, 1])
+            flux, flux_error = parameters[:, _FLUX], np.sqrt(covariance[:, _FLUX, _FLUX])
+            x_error, y_error = (np.sqrt(covariance[:, i, i]) for i in (_X, _Y))
+        midpoint_x, midpoint_y = parameters[:, _X], parameters[:, _Y]
+        east, north = sky_offset(core, midpoint_x - core.dx, midpoint_y - core.dy)
+        ra, dec = _sky_position(core, east, north)
+        x_centre = np.asarray(core.sources["x0"], dtype=float) + size // 2
+        y_centre = np.asarray(core.sources["y0"], dtype=float) + size // 2
+        ends = [(midpoint_x + sign * half[:, 0], midpoint_y + sign * half[:, 1]) for sign in (-1.0, 1.0)]
+        reach = np.max([np.maximum(np.abs(x), np.abs(y)) for x, y in ends], axis=0)
+        delta_chi2 = point - fit.chi2
+        enough = np.abs(flux) >= self.config.minSnr * flux_error
+        sky_error = (
+            np.abs(sky_offset(core, x_error, np.zeros(n))),
+            np.abs(sky_offset(core, np.zeros(n), y_error)),
+        )
+        return {
+            "trailFitAttempted": np.ones(n, dtype=bool),
+            "isTrail": enough & (delta_chi2 >= self.config.minDeltaChi2),
+            "trailFlux": flux,
+            "trailFluxErr": flux_error,
+            "trailRa": ra,
+            "trailRaErr": np.hypot(sky_error[0][0], sky_error[1][0]) / 3600.0,
+            "trailDec": dec,
+            "trailDecErr": np.hypot(sky_error[0][1], sky_error[1][1]) / 3600.0,
+            "trailLength": length,
+            "trailLengthErr": along_error * length / pixels,
+            "trailAngle": angle % 180.0,
+            "trailAngleErr": np.degrees(across_error / pixels),
+            "trailChi2": fit.chi2,
+            "trailNdata": fit.n_data,
+            "trailDeltaChi2": delta_chi2,
+            "trailX0": x_centre + ends[0][0],
+            "trailY0": y_centre + ends[0][1],
+            "trailX1": x_centre + ends[1][0],
+            "trailY1": y_centre + ends[1][1],
+            "trail_flag_edge": reach >= size // 2 - 1,
+            "flag_notConverged": ~fit.converged,
+        }
+
+    def _fit_trail(
+        self, core: StampSet, data: np.ndarray, weight: np.ndarray, start: np.ndarray
+    ) -> NonLinearFit:
+        model = MovableImages(core.model_images("differencePsf"))
+        reach = float(core.size // 2)
+
+        def evaluate(rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            # Image, and derivatives by midpoint and by half length.
+            sums = np.zeros((5, len(rows), core.size**2), dtype=np.float32)
+            length = 2.0 * np.hypot(at[:, _HALF_X], at[:, _HALF_Y])
+            shortest = -np.inf
+            for (nodes, shares), longest in _RULES:
+                members = np.flatnonzero((length > shortest) & (length <= longest))
+                shortest = longest
+                if len(members) == 0:
+                    continue
+                # Every node of every trail at once.
+                places = at[members][:, :, None]
+                images = model.at_with_gradient(
+                    np.repeat(rows[members], len(nodes)),
+                    (places[:, _X] + nodes * places[:, _HALF_X]).ravel(),
+                    (places[:, _Y] + nodes * places[:, _HALF_Y]).ravel(),
+                    core.size,
+                )
+                image, by_dx, by_dy = (one.reshape(len(members), len(nodes), -1) for one in images)
+                share = np.float32(0.5) * np.stack([shares, shares * nodes]).astype(np.float32)
+                part = np.empty((5, len(members), core.size**2), dtype=np.float32)
+                part[0] = share[0] @ image
+                part[1], part[3] = (share @ by_dx).transpose(1, 0, 2)
+                part[2], part[4] = (share @ by_dy).transpose(1, 0, 2)
+                sums[:, members] = part
+            flux = at[:, _FLUX].astype(np.float32)[:, None]
+            derivative = np.stack([flux * sums[i] for i in (1, 2, 3, 4)] + [sums[0]], axis=1)
+            return flux * sums[0], derivative
+
+        def restrict(at: np.ndarray) -> np.ndarray:
+            at[:, _X : _HALF_Y + 1] = np.clip(at[:, _X : _HALF_Y + 1], -reach, reach)
+            return at
+
+        return fit_levenberg_marquardt(
+            evaluate, data, weight, start, restrict=restrict, max_iterations=15, tolerance=0.1
+        )
+
+    def _fit_point(
+        self, core: StampSet, data: np.ndarray, weight: np.ndarray, trail: np.ndarray
+    ) -> np.ndarray:
+        """Return chi-square of a point source, started at the trail's midpoint."""
+        model = MovableImages(core.model_images("differencePsf"))
+        reach = float(core.size // 2)
+
+        def evaluate(rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            images = model.at_with_gradient(rows, at[:, 0], at[:, 1], core.size)
+            image, by_dx, by_dy = (one.reshape(len(rows), -1) for one in images)
+            flux = at[:, 2].astype(np.float32)[:, None]
+            return flux * image, np.stack([flux * by_dx, flux * by_dy, image], axis=1)
+
+        def restrict(at: np.ndarray) -> np.ndarray:
+            at[:, :2] = np.clip(at[:, :2], -reach, reach)
+            return at
+
+        start = trail[:, [_X, _Y, _FLUX]]
+        return fit_levenberg_marquardt(
+            evaluate, data, weight, start, restrict=restrict, max_iterations=8
+        ).chi2
+
+
+_ELONGATION_SIZE = 15
+"""Side of the square in which an elongation is looked for [pixel]."""
+
+
+def _second_derivatives(by_dx: np.ndarray, by_dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Differentiate first derivatives (N, size, size) of smooth images by central differences."""
+    xx, yy, xy = (np.zeros_like(by_dx) for _ in range(3))
+    xx[:, :, 1:-1] = -0.5 * (by_dx[:, :, 2:] - by_dx[:, :, :-2])
+    yy[:, 1:-1, :] = -0.5 * (by_dy[:, 2:, :] - by_dy[:, :-2, :])
+    xy[:, 1:-1, :] = -0.5 * (by_dx[:, 2:, :] - by_dx[:, :-2, :])
+    return xx, yy, xy
+
+
+def _start(core: StampSet, data: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return parameters to start from: moments of the pixels well above the noise, about the source."""
+    n, size = len(core), core.size
+    grid = (np.arange(size) - size // 2).astype(np.float32)
+    x, y = (axis.ravel() for axis in np.meshgrid(grid, grid))
+    monomials = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    psf = core.centred_model("differencePsf").reshape(n, -1)
+    sign = np.where(np.einsum("ni,ni->n", psf, data * (weight > 0)) < 0, -1.0, 1.0).astype(np.float32)
+    pixels = data * sign[:, None]
+    bright = np.where(pixels * np.sqrt(weight) > 2.5, pixels, 0.0)
+    sums = (bright @ monomials).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = sums[:, 1:3] / sums[:, :1]
+        second = sums[:, 3:] / sums[:, :1]
+        xx, xy, yy = (
+            second[:, 0] - mean[:, 0] ** 2,
+            second[:, 1] - mean[:, 0] * mean[:, 1],
+            second[:, 2] - mean[:, 1] ** 2,
+        )
+        # A line of length L has the variance L^2 / 12 along it more than across.
+        excess = np.hypot(xx - yy, 2.0 * xy)
+        half = np.maximum(np.sqrt(3.0 * excess), 0.5)
+        angle = 0.5 * np.arctan2(2.0 * xy, xx - yy)
+    start = np.stack(
+        [mean[:, 0], mean[:, 1], half * np.cos(angle), half * np.sin(angle), sign * sums[:, 0]], axis=-1
+    )
+    fallback = np.tile([0.0, 0.0, 1.0, 0.0, 0.0], (n, 1))
+    return np.where(np.isfinite(start).all(axis=1)[:, None], start, fallback)
+
+
+def _sky_position(stamps: StampSet, east: np.ndarray, north: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ra, dec [deg] at small offsets [arcsec] from the sources; NaN where their positions are not known."""
+    if not {"ra", "dec"} <= set(stamps.sources.colnames):
+        return np.full(len(stamps), np.nan), np.full(len(stamps), np.nan)
+    ra, dec = (np.asarray(stamps.sources[name], dtype=float) for name in ("ra", "dec"))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (ra + east / 3600.0 / np.cos(np.radians(dec))) % 360.0, dec + north / 3600.0
+
+
+diagnostic_registry.register("trail", TrailDiagnostic)
