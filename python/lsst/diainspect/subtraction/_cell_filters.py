@@ -1,7 +1,7 @@
 """Spatially varying linear filters, applied in cells, and the two steps that all methods share with them.
 
 Within a cell a filter varies linearly with position: the image is filtered with the filter of the cell's centre and
-with its two derivatives, and the results are combined by pixel. Filters reach over little more than a PSF, so they
+with the filter's two slopes, and the results are combined by pixel. Filters reach over little more than a PSF, so they
 are made on a small window, and only their transforms have the size of the cell's.
 
 With the difference D = F_s * S - F_t * T of PSF P_D, the matched filter of a point source is P_D correlated with
@@ -16,6 +16,7 @@ __all__ = ["LocalFilters", "ScoredDifference", "filter_in_cells", "score_differe
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import scipy.fft
@@ -91,6 +92,8 @@ def filter_in_cells(
     """
     window = grid.window_size
     total = np.zeros(grid.shape, dtype=np.float32)
+    # Most positions are asked for by five cells.
+    filters_at = cache(filters_at)
     for cell in grid:
         transforms = [scipy.fft.rfft2(cell.window_of(image)) for image in images]
 
@@ -103,14 +106,15 @@ def filter_in_cells(
                 total += product
             return scipy.fft.irfft2(total, s=(window, window), overwrite_x=True)[cell.inner]
 
-        centre = filters_at(*cell.centre)
-        part = apply(centre, transforms, cell)
+        part = apply(filters_at(*cell.centre), transforms, cell)
         if linear:
-            for position, distance in zip(cell.neighbours, (cell.u, cell.v), strict=True):
-                there = filters_at(*position)
-                slope = apply([far - near for far, near in zip(there, centre, strict=True)], transforms, cell)
-                slope *= distance
-                part += slope
+            for (before, behind), distance in ((cell.along_x, cell.u), (cell.along_y, cell.v)):
+                slope = [
+                    far - near for far, near in zip(filters_at(*behind), filters_at(*before), strict=True)
+                ]
+                sloped = apply(slope, transforms, cell)
+                sloped *= distance
+                part += sloped
         part *= cell.weight
         total[cell.target] += part
     return total

@@ -46,12 +46,12 @@ class Cell:
         Weights there.
     centre : `tuple` [`float`, `float`]
         Centre (x, y) of the cell in array coordinates [pixel].
-    neighbours : `tuple` [`tuple` [`float`, `float`], ...]
-        Two points (x, y) half a cell beside the centre in x and in y, inside the image: filters are interpolated
-        linearly between the three.
+    along_x, along_y : `tuple` [`tuple` [`float`, `float`], `tuple` [`float`, `float`]]
+        Two points (x, y) before and behind the centre in x, and in y, between which the slope of filters is taken:
+        the centres of the neighbouring cells, or its own where there is none.
     u, v : `numpy.ndarray`
-        Distance from the centre in units of these two steps, of the columns and rows of ``inner``, shapes
-        (1, width) and (height, 1).
+        Distance from the centre in units of the distance of these points, of the columns and rows of ``inner``,
+        shapes (1, width) and (height, 1).
     """
 
     rows: slice | np.ndarray
@@ -60,7 +60,8 @@ class Cell:
     inner: tuple[slice, slice]
     weight: np.ndarray
     centre: tuple[float, float]
-    neighbours: tuple[tuple[float, float], tuple[float, float]]
+    along_x: tuple[tuple[float, float], tuple[float, float]]
+    along_y: tuple[tuple[float, float], tuple[float, float]]
     u: np.ndarray
     v: np.ndarray
 
@@ -142,10 +143,8 @@ class CellGrid:
                     inner=(row.inner, column.inner),
                     weight=row.weight[:, None] * column.weight[None, :],
                     centre=(column.centre, row.centre),
-                    neighbours=(
-                        (column.centre + column.step, row.centre),
-                        (column.centre, row.centre + row.step),
-                    ),
+                    along_x=((column.before, row.centre), (column.behind, row.centre)),
+                    along_y=((column.centre, row.before), (column.centre, row.behind)),
                     u=column.offset[None, :],
                     v=row.offset[:, None],
                 )
@@ -153,16 +152,17 @@ class CellGrid:
     def _axis(self, axis: int) -> Iterator[_Interval]:
         edges, length = self._edges[axis], self.shape[axis]
         half_blend = 0.5 * self.blend
-        half_cell = 0.5 * float(np.diff(edges)[0])
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        centres = (0.5 * (edges[:-1] + edges[1:]) - 0.5).tolist()
+        for index, (low, high, centre) in enumerate(zip(edges[:-1], edges[1:], centres, strict=True)):
             start = max(0, int(np.floor(low - half_blend)))
             stop = min(length, int(np.ceil(high + half_blend)))
             pixels = np.arange(start, stop)
             rise = _ramp(pixels - low, self.blend) if low > 0 else np.ones(len(pixels))
             fall = 1.0 - _ramp(pixels - high, self.blend) if high < length else np.ones(len(pixels))
-            centre = 0.5 * (low + high) - 0.5
-            # The second point lies towards the middle of the image, where PSFs are best known.
-            step = half_cell if centre < 0.5 * (length - 1) else -half_cell
+            if len(centres) > 1:
+                before, behind = centres[max(index - 1, 0)], centres[min(index + 1, len(centres) - 1)]
+            else:
+                before, behind = centre - 0.25 * length, centre + 0.25 * length
             first = round(centre) - self.window_size // 2
             last = first + self.window_size
             yield _Interval(
@@ -171,8 +171,9 @@ class CellGrid:
                 inner=slice(start - first, stop - first),
                 weight=(rise * fall).astype(np.float32),
                 centre=centre,
-                step=step,
-                offset=((pixels - centre) / step).astype(np.float32),
+                before=before,
+                behind=behind,
+                offset=((pixels - centre) / (behind - before)).astype(np.float32),
             )
 
 
@@ -185,7 +186,8 @@ class _Interval:
     inner: slice
     weight: np.ndarray
     centre: float
-    step: float
+    before: float
+    behind: float
     offset: np.ndarray
 
 
