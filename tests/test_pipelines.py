@@ -18,14 +18,19 @@ INSPECT = "resource://lsst.diainspect/pipelines/DiaSim/inspect.yaml"
 TASKS = [
     tasks.SubtractImagesTask,
     tasks.DetectDiaSourcesTask,
+    tasks.CalibrateDifferenceTask,
     tasks.CutStampsTask,
     tasks.DiagnoseSourcesTask,
+    tasks.MeasureDetectorMapsTask,
     tasks.MeasureDifferenceMetricsTask,
     tasks.CompareSubtractionsTask,
+    tasks.ForceMethodsTask,
     tasks.GatherVisitTask,
     tasks.GatherSurveyTask,
+    tasks.MatchTruthTask,
+    tasks.SummarizeTruthTask,
 ]
-CHAIN = ("subtract", "detect", "cutStamps", "diagnose", "metrics")
+CHAIN = ("subtract", "detect", "cutStamps", "maps", "diagnose", "metrics", "calibrate")
 
 
 def _build(overrides: dict[str, dict[str, object]], uri: str = INSPECT, *, check: bool = True) -> Pipeline:
@@ -92,7 +97,12 @@ def test_subsets_hold_each_method_and_the_comparison() -> None:
     subsets = _build({}).subsets
     assert set(subsets["al"]) == {f"{step}Al" for step in CHAIN}
     assert set(subsets["zogy"]) == {f"{step}Zogy" for step in CHAIN}
-    assert set(subsets["compare"]) == {"compareSubtractions", "gatherVisit", "gatherSurvey"}
+    assert set(subsets["compare"]) == {
+        "compareSubtractions",
+        "forceMethods",
+        "gatherVisit",
+        "gatherSurvey",
+    }
 
 
 def test_every_task_is_in_a_subset() -> None:
@@ -104,7 +114,8 @@ def test_methods_are_fed_to_all_tasks_by_one_parameter() -> None:
     pipeline = Pipeline.from_uri(INSPECT)
     pipeline.addConfigOverride("parameters", "methods", ["zogy"])
     graph = pipeline.to_graph()
-    for label in ("compareSubtractions", "gatherVisit", "gatherSurvey"):
+    gathers = ("gatherVisit", "gatherSurvey", "gatherTruthVisit", "gatherTruthSurvey", "summarizeTruth")
+    for label in ("compareSubtractions", *gathers):
         assert list(graph.tasks[label].config.methods) == ["zogy"]
     assert "al_dia_source" not in {
         edge.dataset_type_name for edge in graph.tasks["compareSubtractions"].iter_all_inputs()
@@ -183,7 +194,8 @@ def test_optional_outputs_exist_only_when_asked_for() -> None:
 
 def test_inputs_of_joins_and_gathers_may_be_missing() -> None:
     graph = _build({}).to_graph()
-    for label in ("compareSubtractions", "gatherVisit", "gatherSurvey"):
+    gathers = ("gatherVisit", "gatherSurvey", "gatherTruthVisit", "gatherTruthSurvey", "summarizeTruth")
+    for label in ("compareSubtractions", *gathers):
         config = graph.tasks[label].config
         instance = config.ConnectionsClass(config=config)
         assert all(getattr(instance, name).minimum == 0 for name in instance.inputs), label

@@ -80,16 +80,14 @@ def _smooth_template(stamps: StampSet, x: np.ndarray, y: np.ndarray, radius: flo
     n = len(stamps)
     psf = centre_crop(stamps.model_images("templatePsf"), size)
     k2 = scipy.fft.fftfreq(size)[:, None] ** 2 + scipy.fft.rfftfreq(size)[None, :] ** 2
-    transform = scipy.fft.rfft2(psf)
+    transform = scipy.fft.rfft2(shift_images(psf, x, y))
     images = []
     for sigma in _WIDENING:
         gaussian = np.exp(-2.0 * np.pi**2 * sigma**2 * k2).astype(np.float32)
         widened = scipy.fft.irfft2(transform * gaussian, s=(size, size))
-        images.append(np.concatenate([widened[:, None], residual_modes(widened)], axis=1))
+        images.append(np.concatenate([widened[:, None], residual_modes(widened, x, y)], axis=1))
     columns = np.concatenate(images, axis=1)
     n_columns = columns.shape[1]
-    flat = columns.reshape(-1, size, size)
-    columns = shift_images(flat, np.repeat(x, n_columns), np.repeat(y, n_columns)).reshape(columns.shape)
     pixels = centre_crop(stamps.planes["template"], size)
     weight = np.where(disk_mask(size, x, y, radius), centre_crop(stamps.weight("template"), size), 0.0)
     design = np.concatenate([columns, np.ones_like(columns[:, :1])], axis=1).reshape(n, n_columns + 1, -1)
@@ -97,7 +95,7 @@ def _smooth_template(stamps: StampSet, x: np.ndarray, y: np.ndarray, radius: flo
     precision = _RIDGE * np.diagonal(equations.matrix, axis1=1, axis2=2)
     fit = equations.solve(range(n_columns + 1), prior_precision=precision)
     amplitude = np.nan_to_num(fit.amplitude[:, :-1]).astype(np.float32)
-    return np.einsum("np,npij->nij", amplitude, columns)
+    return np.matmul(amplitude[:, None], columns.reshape(n, n_columns, -1)).reshape(n, size, size)
 
 
 def _gaussian_variance(psf: np.ndarray) -> np.ndarray:

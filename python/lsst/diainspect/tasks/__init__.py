@@ -1,5 +1,6 @@
 """PipelineTasks: the only place that knows connections and dimensions."""
 
+from .adopt_difference import *
 from .calibrate_difference import *
 from .compare_subtractions import *
 from .cut_stamps import *

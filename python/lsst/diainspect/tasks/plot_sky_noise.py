@@ -6,29 +6,34 @@ __all__ = ["PlotSkyNoiseConfig", "PlotSkyNoiseConnections", "PlotSkyNoiseTask"]
 
 from typing import Any
 
-import lsst.pex.config as pexConfig
 import lsst.pipe.base as pipeBase
 import lsst.pipe.base.connectionTypes as cT
-from lsst.images import MaskedImage
 
-from ..comparison import find_sky
-from ..plots import DetectorLabel, SkyNoise, measure_sky_noise, plot_noise, plot_power
+from ..comparison import SkyNoise, sky_noise_from_tables
+from ..plots import DetectorLabel, plot_noise, plot_power
 from ._plot_task import PlotTask, add_method_inputs, by_method, methods_field
-from ._template_input import TemplateConnections, drop_template_connections, template_as_field
 
 _KINDS = {
-    "difference_image": "Difference image",
-    "score_image": "Detection statistic in units of its own sigma",
+    "image_statistics": "Statistics of the image",
+    "image_stacks": "Autocorrelation of the sky",
 }
 
 
 class PlotSkyNoiseConnections(
-    TemplateConnections,
+    pipeBase.PipelineTaskConnections,
     dimensions=("instrument", "visit", "detector"),
-    defaultTemplates={"scienceName": "visit_image", "templateName": "template_detector"},
+    defaultTemplates={"scienceName": "visit_image"},
 ):
     """Connections of `PlotSkyNoiseTask`: besides these, two inputs for each method of the configuration."""
 
+    # All other inputs may be missing: without one that may not, detectors that were never observed get a quantum.
+    science = cT.Input(
+        doc="Science image; it is not read.",
+        name="{scienceName}",
+        storageClass="VisitImage",
+        dimensions=("instrument", "visit", "detector"),
+        deferLoad=True,
+    )
     noise = cT.Output(
         doc="Figure of blank sky against the Gaussian of unit width.",
         name="plot_noise",
@@ -43,18 +48,13 @@ class PlotSkyNoiseConnections(
     )
 
     def __init__(self, *, config: PlotSkyNoiseConfig) -> None:
-        drop_template_connections(self, config.templateAs)
         add_method_inputs(self, config.methods, _KINDS)
 
 
 class PlotSkyNoiseConfig(pipeBase.PipelineTaskConfig, pipelineConnections=PlotSkyNoiseConnections):
     """Configuration of `PlotSkyNoiseTask`."""
 
-    templateAs = template_as_field()
     methods = methods_field()
-    skyDistance = pexConfig.RangeField[int](
-        doc="Least distance of a sky pixel from pixels of sources [pixel].", default=10, min=0
-    )
 
 
 class PlotSkyNoiseTask(PlotTask):
@@ -64,20 +64,15 @@ class PlotSkyNoiseTask(PlotTask):
     _DefaultName = "plotSkyNoise"
     config: PlotSkyNoiseConfig
 
-    def run(
-        self, science: MaskedImage, template: MaskedImage, label: DetectorLabel, **handles: Any
-    ) -> pipeBase.Struct:
+    def run(self, label: DetectorLabel, **handles: Any) -> pipeBase.Struct:
         """Draw.
 
         Parameters
         ----------
-        science, template : `lsst.images.MaskedImage`
-            Images, in which sources are masked.
         label : `lsst.diainspect.plots.DetectorLabel`
             Title.
         **handles : `lsst.daf.butler.DeferredDatasetHandle`
-            ``{method}_difference_image`` and ``{method}_score_image``, where they exist. One method's images are in
-            memory at a time.
+            ``{method}_image_statistics`` and ``{method}_image_stacks``, where they exist.
 
         Returns
         -------
@@ -85,21 +80,13 @@ class PlotSkyNoiseTask(PlotTask):
             ``noise`` and ``power``, `matplotlib.figure.Figure`.
         """
         methods = list(self.config.methods)
-        differences, scores = (by_method(handles, methods, kind) for kind in _KINDS)
-        if not differences:
+        statistics, stacks = (by_method(handles, methods, kind) for kind in _KINDS)
+        if not statistics:
             raise pipeBase.UpstreamFailureNoWorkFound(
-                f"None of the methods {', '.join(methods)} made a difference for {label}."
+                f"None of the methods {', '.join(methods)} has statistics of its difference for {label}."
             )
         noise: dict[str, SkyNoise | None] = dict.fromkeys(methods)
-        for method, handle in differences.items():
-            difference = handle.get()
-            score = scores[method].get().image.array if method in scores else None
-            noise[method] = measure_sky_noise(
-                difference.image.array,
-                difference.variance.array,
-                score,
-                find_sky(
-                    science[difference.bbox], template[difference.bbox], difference, self.config.skyDistance
-                ),
-            )
+        for method, handle in statistics.items():
+            if method in stacks:
+                noise[method] = sky_noise_from_tables(handle.get(), stacks[method].get())
         return pipeBase.Struct(noise=plot_noise(noise, label), power=plot_power(noise, label))

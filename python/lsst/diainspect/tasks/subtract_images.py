@@ -11,13 +11,11 @@ import lsst.pipe.base as pipeBase
 import lsst.pipe.base.connectionTypes as cT
 from lsst.images import MaskedImage, VisitImage
 from lsst.images.psfs import PointSpreadFunction
-from lsst.images.serialization import ArchiveReadError
 
 from ..masks import PLANES_BAD_FOR_SUBTRACTION
 from ..plugins import load_plugins
 from ..subtraction import (
     ImagePair,
-    NoPsfError,
     SubtractionError,
     filters_to_table,
     make_difference_image,
@@ -27,6 +25,7 @@ from ..subtraction import (
     result_filters,
     subtractor_registry,
 )
+from ._own_psf import own_psf
 from ._template_input import (
     TemplateConnections,
     assemble_template,
@@ -207,8 +206,8 @@ class SubtractImagesTask(pipeBase.PipelineTask):
         pair = ImagePair.from_images(
             science,
             template,
-            _own_psf(science, "science image"),
-            templatePsf if templatePsf is not None else _own_psf(template, "template"),
+            own_psf(science, "science image"),
+            templatePsf if templatePsf is not None else own_psf(template, "template"),
             bad_planes=tuple(self.config.badMaskPlanes),
             psf_order=self.config.psfOrder,
             min_good_fraction=self.config.minGoodFraction,
@@ -245,15 +244,8 @@ class SubtractImagesTask(pipeBase.PipelineTask):
         return pipeBase.Struct(**outputs)
 
 
-def _own_psf(image: MaskedImage, role: str) -> PointSpreadFunction:
-    try:
-        psf = getattr(image, "psf", None)
-    except ArchiveReadError as err:
-        raise NoPsfError(f"The PSF of the {role} could not be read: {err}") from err
-    if psf is None:
-        raise NoPsfError(f"The {role} has no PSF.")
-    return psf
-
-
 def _numbers(metadata: dict[str, int | float | str]) -> list[tuple[str, int | float]]:
-    return [(name, value) for name, value in metadata.items() if not isinstance(value, str)]
+    """Return what is worth a line: numbers, without the lists of what was tried (names with a dot)."""
+    return [
+        (name, value) for name, value in metadata.items() if not isinstance(value, str) and "." not in name
+    ]
