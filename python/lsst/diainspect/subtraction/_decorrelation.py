@@ -17,15 +17,15 @@ def decorrelation_transfer(
 
     Parameters
     ----------
-    kernel_transfer : `numpy.ndarray`, (window, window // 2 + 1)
+    kernel_transfer : `numpy.ndarray`, (..., window, window // 2 + 1)
         Transform of the matching kernel.
     unconvolved_power, convolved_power : `float` or `numpy.ndarray`
         Noise variance per pixel, or noise power spectrum, of the image left alone and of the one convolved.
 
     Returns
     -------
-    transfer : `numpy.ndarray`, (window, window // 2 + 1)
+    transfer : `numpy.ndarray`, (..., window, window // 2 + 1)
         Real transfer function.
     """
     power = unconvolved_power + np.abs(kernel_transfer) ** 2 * convolved_power
-    return np.sqrt(power[0, 0] / power)
+    return np.sqrt(power[..., :1, :1] / power)

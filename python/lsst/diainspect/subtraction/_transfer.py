@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "edge_taper",
     "embed",
     "filter_radius",
     "frequencies",
@@ -21,32 +22,32 @@ def transfer_from_image(image: np.ndarray, window: int) -> np.ndarray:
 
     Parameters
     ----------
-    image : `numpy.ndarray`, (size, size)
-        Image with size <= window.
+    image : `numpy.ndarray`, (..., size, size)
+        Image, or stack of images, with size <= window.
     window : `int`
         Side of the window [pixel].
 
     Returns
     -------
-    transfer : `numpy.ndarray`, (window, window // 2 + 1)
-        Real-input transform; its value at [0, 0] is the image's sum.
+    transfer : `numpy.ndarray`, (..., window, window // 2 + 1)
+        Real-input transform; its value at [..., 0, 0] is the image's sum.
     """
-    size = image.shape[0]
+    size = image.shape[-1]
     below = size // 2
     above = size - below
-    padded = np.zeros((window, window), dtype=image.dtype)
-    padded[:above, :above] = image[below:, below:]
+    padded = np.zeros((*image.shape[:-2], window, window), dtype=image.dtype)
+    padded[..., :above, :above] = image[..., below:, below:]
     if below:
-        padded[:above, -below:] = image[below:, :below]
-        padded[-below:, :above] = image[:below, below:]
-        padded[-below:, -below:] = image[:below, :below]
+        padded[..., :above, -below:] = image[..., below:, :below]
+        padded[..., -below:, :above] = image[..., :below, below:]
+        padded[..., -below:, -below:] = image[..., :below, :below]
     return scipy.fft.rfft2(padded)
 
 
 def image_from_transfer(transfer: np.ndarray, window: int, size: int) -> np.ndarray:
-    """Return the central (size, size) pixels of the image that a transfer function stands for."""
+    """Return the central (size, size) pixels of the image, or images, that a transfer function stands for."""
     image = scipy.fft.irfft2(transfer, s=(window, window))
-    return np.roll(image, (size // 2, size // 2), axis=(0, 1))[:size, :size]
+    return np.roll(image, (size // 2, size // 2), axis=(-2, -1))[..., :size, :size]
 
 
 def embed(image: np.ndarray, window: int) -> np.ndarray:
@@ -76,10 +77,29 @@ def frequencies(window: int) -> tuple[np.ndarray, np.ndarray]:
     return scipy.fft.fftfreq(window)[:, None], scipy.fft.rfftfreq(window)[None, :]
 
 
-def phase_ramp(dx: float, dy: float, window: int) -> np.ndarray:
-    """Return the transfer function that moves an image by (dx, dy) [pixel]."""
+def phase_ramp(dx: float, dy: float, window: int, fraction: np.ndarray | float = 1.0) -> np.ndarray:
+    """Return the transfer function that moves an image by (dx, dy) [pixel].
+
+    Parameters
+    ----------
+    dx, dy : `float`
+        Shift [pixel].
+    window : `int`
+        Side of the window [pixel].
+    fraction : `numpy.ndarray` or `float`, optional
+        Fraction of the shift that is made at each frequency. A shift by part of a pixel is not continuous at the
+        Nyquist frequency: the filter has tails that fall with the inverse of the distance, unless the fraction
+        vanishes there.
+    """
     ky, kx = frequencies(window)
-    return np.exp(-2j * np.pi * (kx * dx + ky * dy))
+    return np.exp(-2j * np.pi * ((kx * dx + ky * dy) * fraction))
+
+
+def edge_taper(window: int) -> np.ndarray:
+    """Return weights (window, window) of a centred image that fall to zero over the outer quarter of its half side."""
+    edge = np.abs(np.arange(window) - window // 2) / (0.5 * window)
+    weight = 0.5 + 0.5 * np.cos(np.pi * np.clip((edge - 0.75) / 0.25, 0.0, 1.0))
+    return (weight[:, None] * weight[None, :]).astype(np.float32)
 
 
 def filter_radius(image: np.ndarray, lost: float = 1e-4) -> int:

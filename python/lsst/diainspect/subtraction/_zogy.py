@@ -10,6 +10,7 @@ from __future__ import annotations
 
 __all__ = ["ZogyConfig", "ZogySubtractor"]
 
+from functools import cache
 from typing import ClassVar
 
 import lsst.pex.config as pexConfig
@@ -25,12 +26,17 @@ from ._kernel_sources import check_enough, select_kernel_sources
 from ._registration import measure_registration
 from ._sky_variance import SkyVariance
 from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
-from ._transfer import image_from_transfer, phase_ramp, transfer_from_image
+from ._transfer import edge_taper, image_from_transfer, phase_ramp, transfer_from_image
 
 _VANISHING = 3e-4
 """Modulus of the PSF transforms below which both are taken to vanish, and their ratio to tend to one. A smaller value
 leaves the ratio of two noise floors in the filters, which then reach over tens of pixels; this one leaves 5e-4 of a
 star's peak in the difference."""
+
+
+_FAINT = 1e-3
+"""Modulus of the template's PSF transform below which it is not moved onto the science image: at the Nyquist frequency
+of a well-sampled image, where a shift by part of a pixel would give the filter long tails."""
 
 
 class ZogyConfig(SubtractorConfig):
@@ -80,24 +86,31 @@ class ZogySubtractor(Subtractor):
         x_first, y_first = pair.bounds.x.start, pair.bounds.y.start
         window = filter_window(pair, grid)
 
+        @cache
         def filters_at(x: float, y: float, window: int) -> LocalFilters:
             dx, dy = registration.offset_at(x + x_first, y + y_first)
+            science_psf, template_psf = (
+                transfer_from_image(psf.at(x + x_first, y + y_first).astype(np.float32), window)
+                for psf in (pair.science_psf, pair.template_psf)
+            )
+            # What the template does not hold need not be moved.
+            held = 1.0 - np.exp(-((np.abs(template_psf) / _FAINT) ** 2))
             return proper_filters(
-                transfer_from_image(pair.science_psf.at(x + x_first, y + y_first).astype(np.float32), window),
-                transfer_from_image(
-                    pair.template_psf.at(x + x_first, y + y_first).astype(np.float32), window
-                ),
+                science_psf,
+                template_psf,
                 beta,
                 science_sky.at(x, y),
                 template_sky.at(x, y),
-                phase_ramp(dx, dy, window).astype(np.complex64),
+                phase_ramp(dx, dy, window, held).astype(np.complex64),
             )
+
+        taper = edge_taper(window) if window < grid.window_size else np.float32(1.0)
 
         def images_at(x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
             local = filters_at(x, y, window)
             return (
-                image_from_transfer(local.science, window, window),
-                image_from_transfer(-local.template, window, window),
+                taper * image_from_transfer(local.science, window, window),
+                taper * image_from_transfer(-local.template, window, window),
             )
 
         centre = registration.offset_at(
@@ -133,12 +146,14 @@ def proper_filters(
     science_variance: float | np.ndarray,
     template_variance: float | np.ndarray,
     shift: np.ndarray | float = 1.0,
+    *,
+    vanishing: float | np.ndarray = _VANISHING,
 ) -> LocalFilters:
     """Return the filters of the proper difference.
 
     Parameters
     ----------
-    science_psf, template_psf : `numpy.ndarray`, (window, window // 2 + 1)
+    science_psf, template_psf : `numpy.ndarray`, (..., window, window // 2 + 1)
         Transforms of the PSFs.
     flux_ratio : `float`
         beta, science over template flux of one source.
@@ -146,6 +161,8 @@ def proper_filters(
         Noise variance per pixel or noise power spectrum.
     shift : `numpy.ndarray` or `float`, optional
         Phase ramp that moves the template onto the science image.
+    vanishing : `float` or `numpy.ndarray`, optional
+        Modulus of the PSFs' transforms below which they are taken to vanish.
 
     Returns
     -------
@@ -158,10 +175,10 @@ def proper_filters(
     tends to one: the noise stays white there, which a floor under the denominator would not give.
     """
     modulus = np.sqrt(np.abs(science_psf) ** 2 + np.abs(template_psf) ** 2)
-    filling = _VANISHING * np.exp(-((modulus / _VANISHING) ** 2))
+    filling = vanishing * np.exp(-((modulus / vanishing) ** 2))
     p_n, p_r = science_psf + filling, template_psf + filling
     power = science_variance * np.abs(p_r) ** 2 + flux_ratio**2 * template_variance * np.abs(p_n) ** 2
-    scale = np.sqrt(power[0, 0]) / np.abs(p_r[0, 0])
+    scale = np.sqrt(power[..., :1, :1]) / np.abs(p_r[..., :1, :1])
     root = np.sqrt(power)
     science = scale * p_r / root
     template = scale * flux_ratio * p_n / root * shift
