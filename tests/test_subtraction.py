@@ -12,7 +12,7 @@ from astropy.stats import mad_std
 from astropy.table import Table
 from lsst.images import Box
 
-from lsst.diainspect.psf import PixelBasis, PolynomialField
+from lsst.diainspect.psf import PixelBasis, PolynomialField, PsfFit
 from lsst.diainspect.simulation import ObservingConditions, SceneConfig, SimulatedPair, simulate_pair
 from lsst.diainspect.subtraction import (
     AlConfig,
@@ -34,8 +34,10 @@ from lsst.diainspect.subtraction._background import subtract_background
 from lsst.diainspect.subtraction._cell_filters import LocalFilters, filter_in_cells, score_difference
 from lsst.diainspect.subtraction._cells import CellGrid
 from lsst.diainspect.subtraction._image_pair import fill_bad_pixels
-from lsst.diainspect.subtraction._kernel_basis import gaussian_polynomial_basis
-from lsst.diainspect.subtraction._kernel_fit import SpatialOrders, fit_kernel
+from lsst.diainspect.subtraction._kernel_basis import KernelBasis, gaussian_polynomial_basis
+from lsst.diainspect.subtraction._kernel_fit import KernelEquations, KernelModel, SpatialOrders
+from lsst.diainspect.subtraction._kernel_sources import KernelSources
+from lsst.diainspect.subtraction._registration import measure_registration
 from lsst.diainspect.subtraction._sparse_tiles import grow
 from lsst.diainspect.subtraction._star_fit import fit_stars
 from lsst.diainspect.subtraction._transfer import image_from_transfer, phase_ramp, transfer_from_image
@@ -163,11 +165,13 @@ def test_kernel_that_made_the_image_is_found():
     truth = np.tensordot(rng.normal(size=len(basis)) * 0.02, basis, axes=1) + 0.97 * basis[0]
     blunt = scipy.signal.fftconvolve(sharp, truth, mode="same") + 12.0
     ones = np.ones(shape)
-    fit = fit_kernel(
-        blunt, sharp, ones, 1e-12 * ones, np.zeros(shape, dtype=bool), PolynomialField(bounds, 0),
-        SpatialOrders(0, 0, 0), basis, degrees <= 2, x, y, np.ones(40, dtype=bool), 9,
-        squared_kernel_sum=0.1, model_error=0.0, clip_sigma=5.0, max_iterations=0, min_sources=3,
+    equations = KernelEquations(
+        blunt, sharp, ones, 1e-12 * ones, np.zeros(shape, dtype=bool), bounds,
+        KernelBasis("gaussians", basis, degrees <= 2), x, y, np.ones(40, dtype=bool), 9,
+        squared_kernel_sum=0.1, model_error=0.0,
     )  # fmt: skip
+    model = KernelModel(SpatialOrders(0, 0, 0))
+    fit = equations.fit(model, clip_sigma=5.0, max_iterations=0, min_sources=3)
     assert np.abs(fit.kernel.at(100, 100) - truth).max() < 1e-5 * truth.max()
     assert fit.background[0] == pytest.approx(12.0, abs=1e-3)
 
@@ -187,12 +191,13 @@ def test_noise_of_the_convolved_image_does_not_pull_the_kernel_sum():
         target, convolved = (image + rng.normal(size=image.shape) for image in (blunt, sharp))
         ones = np.ones_like(sharp)
         for stated_variance, found in sums.items():
-            fit = fit_kernel(
-                target, convolved, ones, stated_variance * ones, np.zeros(sharp.shape, dtype=bool),
-                PolynomialField(bounds, 0), SpatialOrders(0, 0, 0), basis, degrees <= 0, x, y,
-                np.ones(n_sources, dtype=bool), 8, squared_kernel_sum=0.1, model_error=0.0, clip_sigma=6.0,
-                max_iterations=0, min_sources=3,
+            equations = KernelEquations(
+                target, convolved, ones, stated_variance * ones, np.zeros(sharp.shape, dtype=bool), bounds,
+                KernelBasis("gaussians", basis, degrees <= 0), x, y, np.ones(n_sources, dtype=bool), 8,
+                squared_kernel_sum=0.1, model_error=0.0,
             )  # fmt: skip
+            model = KernelModel(SpatialOrders(0, 0, 0))
+            fit = equations.fit(model, clip_sigma=6.0, max_iterations=0, min_sources=3)
             found.append(fit.kernel.at(300, 300).sum())
     # One run scatters by 0.45 % (600 sources of S/N about 40 with free wings), four by 0.22 %.
     assert np.mean(sums[1.0]) == pytest.approx(1.0, abs=3 * 0.0022)
@@ -516,3 +521,42 @@ def test_a_table_of_kernel_sources_without_positions_is_refused():
     pair = pair_of(simulate_pair(ObservingConditions(), SceneConfig(star_density=40), 13, size=256))
     with pytest.raises(ValueError, match="lacks the columns"):
         AlSubtractor(AlConfig()).subtract(pair, Table({"ra": [1.0]}))
+
+
+def test_flux_ratio_of_few_stars_survives_a_bright_variable_one():
+    n = 5
+    truth, error = 1.03, np.array([2e-3, 2e-3, 0.015, 0.02, 0.06])
+    rng = np.random.default_rng(4)
+    ratio = truth + error * rng.normal(size=n)
+    ratio[0] *= 1.24
+    template = np.full(n, 1e5)
+    zeros = np.zeros(n)
+
+    def fit(flux: np.ndarray, flux_error: np.ndarray) -> PsfFit:
+        return PsfFit(
+            zeros,
+            zeros,
+            np.full(n, 5e-3),
+            np.full(n, 5e-3),
+            flux,
+            flux_error,
+            zeros,
+            zeros,
+            zeros + 1,
+            zeros + 1,
+        )
+
+    sources = KernelSources(
+        x=rng.uniform(0, 500, n),
+        y=rng.uniform(0, 500, n),
+        offset_x=0.05 * rng.normal(size=n),
+        offset_y=0.05 * rng.normal(size=n),
+        science=fit(ratio * template, error * template),
+        template=fit(template, 1e-4 * template),
+        is_star=np.ones(n, dtype=bool),
+        rejected=np.full(n, "", dtype="U32"),
+    )
+    registration, sources = measure_registration(sources, PolynomialField(Box.factory[0:500, 0:500], 1))
+    assert sources.rejected[0] == "flux ratio"
+    assert registration.flux_ratio == pytest.approx(truth, abs=3 * registration.flux_ratio_error)
+    assert registration.flux_ratio_error < 0.02

@@ -190,9 +190,9 @@ def select_kernel_sources(
     return sources
 
 
-def check_enough(sources: KernelSources, min_sources: int) -> None:
-    """Raise `TooFewKernelSourcesError` when fewer than ``min_sources`` are in use."""
-    n_used = int(sources.used.sum())
+def check_enough(sources: KernelSources, min_sources: int, accept: str = "") -> None:
+    """Raise `TooFewKernelSourcesError` when fewer than ``min_sources`` are in use or rejected for ``accept`` only."""
+    n_used = int((sources.used | (sources.rejected == accept)).sum())
     if n_used >= min_sources:
         return
     reasons, counts = np.unique(sources.rejected[~sources.used], return_counts=True)

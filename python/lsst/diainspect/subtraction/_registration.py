@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Registration", "excess_scatter", "measure_registration"]
+__all__ = ["DISPLACED", "Registration", "excess_scatter", "measure_registration"]
 
 from dataclasses import dataclass
 
@@ -11,6 +11,9 @@ import scipy.optimize
 
 from ..psf import PolynomialField
 from ._kernel_sources import KernelSources
+
+DISPLACED = "displaced"
+"""Reason for rejection of stars that moved; they still tell the flux ratio."""
 
 _LEAST_FLUX_SCATTER = 1e-3
 """Least relative scatter assumed of single stars' flux ratios, so that the few brightest do not decide alone; what
@@ -35,7 +38,7 @@ class Registration:
     jitter : `float`
         Scatter of single stars about the maps beyond their errors, per coordinate [pixel].
     n_stars : `int`
-        Stars in use.
+        Stars that the flux ratio comes from.
     """
 
     flux_ratio: float
@@ -92,37 +95,43 @@ def measure_registration(
     centroid_error = np.stack(
         [np.hypot(science.dx_error, template.dx_error), np.hypot(science.dy_error, template.dy_error)]
     )
-    jitter = _LEAST_JITTER
     terms = field.evaluate(sources.x, sources.y)
+    least = max(3, field.n_terms + 1)
+    # One bright variable, or one that moved, among few stars draws any mean to itself: start from medians.
+    centred = offsets - np.median(offsets[:, sources.used], axis=1, keepdims=True)
+    jitter = max(excess_scatter(centred[:, sources.used], centroid_error[:, sources.used]), _LEAST_JITTER)
+    steady, still = sources.used, sources.used
     for _ in range(n_iterations):
-        used = sources.used
-        errors = np.hypot(centroid_error, jitter)
         # Scatter from the brighter half, whose photon noise is small.
-        bright = used & (photon_error <= np.median(photon_error[used]))
-        median_ratio = float(np.median(ratio[used]))
+        bright = steady & (photon_error <= np.median(photon_error[steady]))
+        median_ratio = float(np.median(ratio[steady]))
         scatter = max(
             excess_scatter(ratio[bright] - median_ratio, photon_error[bright]),
             _LEAST_FLUX_SCATTER * median_ratio,
         )
         ratio_error = np.hypot(photon_error, scatter)
-        weight = ratio_error[used] ** -2
-        flux_ratio = float(np.average(ratio[used], weights=weight))
+        variable = _worst(np.abs(ratio - median_ratio) / ratio_error, steady, n_sigma, 3)
+
+        errors = np.hypot(centroid_error, jitter)
         maps = [
-            np.linalg.lstsq(terms[used] / errors[axis, used, None], offsets[axis, used] / errors[axis, used])[
-                0
-            ]
+            np.linalg.lstsq(
+                terms[still] / errors[axis, still, None], offsets[axis, still] / errors[axis, still]
+            )[0]
             for axis in (0, 1)
         ]
         residual = offsets - np.stack([terms @ coefficients for coefficients in maps])
-        excess = excess_scatter(residual[:, used], centroid_error[:, used])
+        excess = excess_scatter(residual[:, still], centroid_error[:, still])
         jitter = max(excess, _LEAST_JITTER)
         pull = np.max(np.abs(residual) / np.hypot(centroid_error, jitter), axis=0)
-        variable = np.abs(ratio - flux_ratio) > n_sigma * ratio_error
-        displaced = pull > n_sigma
-        clipped = (variable | displaced) & used
-        if not clipped.any() or used.sum() - clipped.sum() < max(3, field.n_terms + 1):
+        displaced = _worst(pull, still, n_sigma, least)
+        if not (variable | displaced).any():
             break
-        sources = sources.reject(variable, "flux ratio").reject(displaced, "displaced")
+        # A star that moved still tells the flux ratio; one that varies may be no star at all.
+        steady &= ~variable
+        still &= ~(variable | displaced) if (still & ~(variable | displaced)).sum() >= least else ~displaced
+        sources = sources.reject(variable, "flux ratio").reject(displaced, DISPLACED)
+    weight = ratio_error[steady] ** -2
+    flux_ratio = float(np.average(ratio[steady], weights=weight))
     registration = Registration(
         flux_ratio=flux_ratio,
         flux_ratio_error=float(weight.sum() ** -0.5),
@@ -130,9 +139,17 @@ def measure_registration(
         offset_x=maps[0],
         offset_y=maps[1],
         jitter=excess,
-        n_stars=int(sources.used.sum()),
+        n_stars=int(steady.sum()),
     )
     return registration, sources
+
+
+def _worst(pull: np.ndarray, used: np.ndarray, n_sigma: float, least: int) -> np.ndarray:
+    """Return which of the sources in use lie beyond a number of sigmas: the worst, such that some are left."""
+    order = np.argsort(-np.where(used, pull, -np.inf))
+    worst = np.zeros(len(pull), dtype=bool)
+    worst[order[: max(0, int(used.sum()) - least)]] = True
+    return worst & used & (pull > n_sigma)
 
 
 def excess_scatter(residual: np.ndarray, error: np.ndarray) -> float:

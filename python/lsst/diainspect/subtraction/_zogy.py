@@ -23,7 +23,7 @@ from ._cell_filters import LocalFilters, filter_in_cells
 from ._cells import CellGrid
 from ._image_pair import ImagePair
 from ._kernel_sources import check_enough, select_kernel_sources
-from ._registration import measure_registration
+from ._registration import DISPLACED, measure_registration
 from ._sky_variance import SkyVariance
 from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
 from ._transfer import edge_taper, image_from_transfer, phase_ramp, transfer_from_image
@@ -43,7 +43,7 @@ class ZogyConfig(SubtractorConfig):
     """Configuration of `ZogySubtractor`."""
 
     minStars = pexConfig.RangeField[int](
-        doc="Fewest stars to measure flux ratio and registration on.", default=5, min=3
+        doc="Fewest stars to measure flux ratio and registration on.", default=3, min=3
     )
     maxStars = pexConfig.RangeField[int](doc="Most stars to measure them on.", default=320, min=3)
     minStarSnr = pexConfig.RangeField[float](
@@ -74,7 +74,7 @@ class ZogySubtractor(Subtractor):
         )
         field = PolynomialField(pair.bounds, config.registrationOrder)
         registration, sources = measure_registration(sources, field)
-        check_enough(sources, config.minStars)
+        check_enough(sources, config.minStars, accept=DISPLACED)
         beta = registration.flux_ratio
 
         grid = CellGrid.for_fields(
