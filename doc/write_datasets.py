@@ -12,6 +12,7 @@ from pathlib import Path
 from astropy.table import Table
 from lsst.pipe.base import Pipeline, PipelineGraph
 
+from lsst.diainspect.comparison import summarise_methods, summarise_sources
 from lsst.diainspect.masks import MASK_BITS, MASK_PLANES
 from lsst.diainspect.simulation import SceneConfig, artefact_table, simulate_pair
 from lsst.diainspect.stamps import MODELS, PLANES
@@ -42,10 +43,13 @@ _STEPS = (
     "calibrate",
     "matchTruth",
     "compare",
+    "force",
     "plot",
     "gatherVisit",
     "gatherSurvey",
     "gatherTruth",
+    "gatherStars",
+    "summarizeMethods",
     "summarizeTruth",
 )
 
@@ -103,7 +107,7 @@ def render() -> str:
         parts += [f"## {title}\n", f"{text}\n", _columns(table)]
         if "statistic" in table.colnames:
             parts += ["### Statistics\n", _statistic_rows(table)]
-        if "metric" in table.colnames:
+        if "metric" in table.colnames and len(table):
             parts += ["### Metrics\n", _metric_rows(table)]
     parts += ["## Mask bits of the stamps\n", _mask_bits()]
     return "\n".join(parts)
@@ -123,10 +127,14 @@ def _make_tables() -> list[tuple[str, str, Table]]:
     stamps = cut.run(sources, subtracted.filters, subtracted.difference, pair.science, pair.template).stamps
     diagnose = DiagnoseSourcesTask(config=DiagnoseSourcesTask.ConfigClass())
     diagnostics = diagnose.run(stamps, subtracted.filters).diagnostics
-    metrics = (
-        MeasureDifferenceMetricsTask(config=MeasureDifferenceMetricsTask.ConfigClass())
-        .run(pair.science, pair.template, subtracted.difference, subtracted.score.image, sources)
-        .metrics
+    measured = MeasureDifferenceMetricsTask(config=MeasureDifferenceMetricsTask.ConfigClass()).run(
+        pair.science,
+        pair.template,
+        subtracted.difference,
+        subtracted.score.image,
+        sources,
+        subtracted.filters,
+        subtracted.kernelSources,
     )
     images = (pair.science, pair.template, subtracted.difference, subtracted.filters)
     mapped = MeasureDetectorMapsTask(config=MeasureDetectorMapsTask.ConfigClass()).run(
@@ -185,6 +193,12 @@ def _make_tables() -> list[tuple[str, str, Table]]:
             subtracted.kernelSources,
         ),
         (
+            "`{method}_kernel_quality`",
+            "One row a position of a grid, for methods that fit a kernel of their own (al); what holds for the "
+            "detector is repeated in every row. [methods.md](methods.md) explains.",
+            subtracted.kernelQuality,
+        ),
+        (
             "`{method}_detector_maps`",
             "One row a quantity and term of its polynomial; [residual_modes.md](residual_modes.md) lists them.",
             mapped.maps,
@@ -194,7 +208,24 @@ def _make_tables() -> list[tuple[str, str, Table]]:
             "One row a static star, with the columns of its diagnostics as in `{method}_dia_diagnostics`.",
             mapped.stars[[name for name in mapped.stars.colnames if name not in diagnostics.colnames]],
         ),
-        ("`{method}_difference_metrics`", "One row a metric of one detector.", metrics),
+        ("`{method}_difference_metrics`", "One row a metric of one detector.", measured.metrics),
+        (
+            "`{method}_image_statistics`",
+            "One row a statistic and bin, or cell of a grid; [metrics.md](metrics.md) says how they are measured.",
+            measured.statistics,
+        ),
+        ("`{method}_image_stacks`", "One row a small image of one detector.", measured.stacks),
+        ("`{method}_star_residuals`", "One row a static star.", measured.stars),
+        (
+            "`method_metrics_visit`, `method_metrics_summary`",
+            "One row a method, or pair of methods, metric and bin.",
+            summarise_methods({}, {}, []),
+        ),
+        (
+            "`method_sources_visit`, `method_sources_summary`",
+            "One row a method, kind and class.",
+            summarise_sources(Table(), []),
+        ),
         ("`{method}_calibration`", "One row a statistic and bin of one detector.", calibration),
         (
             "`subtraction_comparison`",

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from commands import run_pipeline
 from lsst.diainspect.cli import main
-from lsst.diainspect.comparison import join_sources
+from lsst.diainspect.comparison import SkyNoise, join_sources, measure_sky_noise
 from lsst.diainspect.detection import empty_dia_sources
 from lsst.diainspect.masks import make_mask_schema
 from lsst.diainspect.plots import (
@@ -33,11 +33,9 @@ from lsst.diainspect.plots import (
     DetectorLabel,
     DetectorPanels,
     Discrepancy,
-    SkyNoise,
     SourceStamps,
     bin_image,
     gather_source_stamps,
-    measure_sky_noise,
     method_colours,
     plot_detector,
     plot_noise,
@@ -48,18 +46,42 @@ from lsst.diainspect.plots import (
     rank_discrepant,
     signed_snr,
 )
-from lsst.diainspect.tasks import PlotDetectorTask, PlotRegistrationTask, PlotSkyNoiseTask, PlotSourcesTask
+from lsst.diainspect.tasks import (
+    PlotDetectorTask,
+    PlotImageStatisticsTask,
+    PlotRegistrationTask,
+    PlotSkyNoiseTask,
+    PlotSourcesTask,
+)
 
 LABEL = DetectorLabel("DiaSim", 7, 3, "r")
 METHODS = ("al", "zogy")
-ALL_PLOTS = {
+DETECTOR_PLOTS = {
     "plot_detector",
+    "plot_metric_maps",
     "plot_noise",
     "plot_power",
     "plot_registration",
     "plot_snr",
     "plot_stamps",
+    "plot_star_residuals",
+    "plot_star_stacks",
 }
+VISIT_PLOTS = {
+    "plot_class_mix_visit",
+    "plot_focal_plane_visit",
+    "plot_method_metrics_visit",
+    "plot_residual_modes_visit",
+}
+SURVEY_PLOTS = {
+    "plot_class_mix_summary",
+    "plot_completeness_summary",
+    "plot_method_metrics_summary",
+    "plot_roc_summary",
+    "plot_snr_summary",
+    "plot_time_series_summary",
+}
+ALL_PLOTS = DETECTOR_PLOTS | VISIT_PLOTS | SURVEY_PLOTS
 COLLECTION = "u/test/plots"
 
 
@@ -549,13 +571,37 @@ def butler(repo: Path) -> Iterator[Butler]:
 DATA_ID = {"instrument": "DiaSim", "visit": 1, "detector": 0}
 
 
+def _dimensions(name: str) -> tuple[str, ...]:
+    if name in SURVEY_PLOTS:
+        return ("instrument",)
+    return ("instrument", "visit") if name in VISIT_PLOTS else ("instrument", "visit", "detector")
+
+
 @pytest.mark.parametrize("name", sorted(ALL_PLOTS))
 def test_figures_of_a_run_are_found_by_their_uri(butler: Butler, name: str) -> None:
     assert butler.get_dataset_type(name).storageClass_name == "Plot"
-    uri = butler.getURI(name, DATA_ID)
+    uri = butler.getURI(name, {dimension: DATA_ID[dimension] for dimension in _dimensions(name)})
     assert uri.getExtension() == ".png"
     assert uri.read().startswith(b"\x89PNG")
     assert 10_000 < uri.size() < 4_000_000
+
+
+@pytest.mark.parametrize("name", ["method_metrics", "method_sources"])
+def test_summaries_of_a_run_are_those_of_its_detectors(butler: Butler, name: str) -> None:
+    visit, survey = butler.get(f"{name}_visit", visit=1), butler.get(f"{name}_summary")
+    assert len(visit) == len(survey)
+    if name == "method_metrics":
+        metrics = butler.get("al_difference_metrics", visit=1, detector=0)
+        own = survey[(survey["method"] == "al") & (survey["reference"] == "") & (survey["variable"] == "")]
+        expected = dict(zip(metrics["metric"], metrics["value"], strict=True))
+        for row in own:
+            assert row["mean"] == pytest.approx(expected[row["metric"]], nan_ok=True), row["metric"]
+    else:
+        joined = butler.get("subtraction_comparison", visit=1, detector=0)
+        whole = survey[(survey["scheme"] == "") & (survey["found"] == "all")]
+        assert {row["method"]: row["n"] for row in whole} == {
+            method: joined[f"{method}_found"].sum() for method in METHODS
+        }
 
 
 def _plot(repo: Path, *options: object, status: int) -> str:
@@ -570,9 +616,11 @@ def test_command_writes_all_figures_as_files(repo: Path, tmp_path: Path) -> None
     out = tmp_path / "figures"
     said = _plot(repo, "--out", out, "--visit", 1, "--detector", 0, status=0)
     assert {path.name for path in out.iterdir()} == {
-        f"DiaSim_visit1_detector0_{name}.png" for name in ALL_PLOTS
+        *(f"DiaSim_visit1_detector0_{name}.png" for name in DETECTOR_PLOTS),
+        *(f"DiaSim_visit1_{name}.png" for name in VISIT_PLOTS),
+        *(f"DiaSim_survey_{name}.png" for name in SURVEY_PLOTS),
     }
-    assert "6 figures of 1 detector images" in said
+    assert f"{len(ALL_PLOTS)} figures of 1 detector images" in said
 
 
 def test_command_writes_one_figure_as_pdf(repo: Path, tmp_path: Path) -> None:
@@ -602,7 +650,13 @@ def _stored(butler: Butler, name: str) -> DatasetRef:
     return ref.makeComponentRef(component) if component else ref
 
 
-TASKS = (PlotDetectorTask, PlotSkyNoiseTask, PlotSourcesTask, PlotRegistrationTask)
+TASKS = (
+    PlotDetectorTask,
+    PlotSkyNoiseTask,
+    PlotImageStatisticsTask,
+    PlotSourcesTask,
+    PlotRegistrationTask,
+)
 
 
 @pytest.mark.parametrize("task_class", TASKS, ids=lambda task: task.__name__)
@@ -656,12 +710,11 @@ def test_connections_are_declared_as_the_stack_wants(task_class: type) -> None:
     assert any(getattr(connections, name).minimum > 0 for name in connections.inputs)
 
 
-@pytest.mark.parametrize("task_class", [PlotSkyNoiseTask, PlotRegistrationTask])
+@pytest.mark.parametrize("task_class", [PlotSkyNoiseTask, PlotImageStatisticsTask, PlotRegistrationTask])
 def test_task_without_any_method_has_no_work(task_class: type) -> None:
     task = task_class(config=task_class.ConfigClass())
-    inputs = {"science": None, "template": None} if task_class is PlotSkyNoiseTask else {}
     with pytest.raises(UpstreamFailureNoWorkFound, match="al, zogy"):
-        task.make_figures(inputs, LABEL)
+        task.make_figures({}, LABEL)
 
 
 def test_stamps_without_static_planes_are_drawn() -> None:

@@ -37,6 +37,11 @@ from ._clear_errors import clear_errors
     show_default=True,
     help="Exposure time to record, which alerts do not tell [s].",
 )
+@click.option(
+    "--estimate",
+    is_flag=True,
+    help="Estimate noise and PSFs of alerts that have none, as those of ZTF, from their pixels.",
+)
 @click.option("--run", help="RUN collection to write [default: DiaAlerts/input].")
 @click.option(
     "--report",
@@ -52,6 +57,7 @@ def ingest_alerts_command(
     size: int,
     psf_size: int,
     exposure_time: float,
+    estimate: bool,
     run: str | None,
     report_file: Path | None,
 ) -> None:
@@ -73,6 +79,7 @@ def ingest_alerts_command(
                 size=size,
                 psf_size=psf_size,
                 exposure_time=exposure_time,
+                estimate=estimate,
                 report=click.echo,
             )
         except ModuleNotFoundError as error:

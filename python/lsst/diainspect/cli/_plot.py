@@ -13,9 +13,9 @@ import click
 from ._clear_errors import clear_errors
 
 if TYPE_CHECKING:
-    from lsst.daf.butler import Butler, DataCoordinate
+    from lsst.daf.butler import Butler, DataCoordinate, DatasetRef
 
-    from ..tasks._plot_task import PlotTask
+    from ..plots import DetectorLabel, SurveyLabel, VisitLabel
 
 _DIFFERENCE = "_difference_image"
 _OWN_METHODS = ("al", "zogy")
@@ -43,7 +43,7 @@ _FORMATS = ("png", "pdf", "svg")
     "--plot",
     "wanted",
     multiple=True,
-    help="Figure: plot_detector, plot_stamps, plot_noise, plot_power, plot_snr or plot_registration; all when "
+    help="Figure, by the name of its dataset type such as plot_detector or plot_focal_plane_visit; all when "
     "omitted. May be given several times.",
 )
 @click.option(
@@ -76,7 +76,7 @@ def plot_command(
     template_name: str,
     template_as: str,
 ) -> None:
-    """Draw the figures of each detector of COLLECTION in REPO and write them to files.
+    """Draw the figures of COLLECTION in REPO, of each detector, visit and of the survey, and write them to files.
 
     They are those that the pipeline writes as datasets, drawn anew from the images and tables. So they can be had
     in other formats, and of collections in which there are none.
@@ -85,7 +85,7 @@ def plot_command(
 
     with clear_errors(), Butler.from_config(repo, collections=collection, writeable=False) as butler:
         names = _methods(butler, collection, methods)
-        tasks = _make_tasks(names, wanted, science_name, template_name, template_as)
+        tasks = _make_tasks(butler, names, wanted, science_name, template_name, template_as)
         data_ids = _data_ids(butler, names, instrument, visit, detector)
         if not data_ids:
             raise click.ClickException(
@@ -94,10 +94,10 @@ def plot_command(
             )
         out.mkdir(parents=True, exist_ok=True)
         n_files = 0
-        for data_id in data_ids:
-            for task in tasks:
+        for task in tasks:
+            for data_id in _reduce(data_ids, task):
                 for name, figure in _figures(butler, task, data_id, wanted):
-                    path = out / f"{_stem(data_id)}_{name}.{file_format}"
+                    path = out / f"{_label(data_id).file_stem}_{name}.{file_format}"
                     figure.savefig(path)
                     click.echo(path)
                     n_files += 1
@@ -120,15 +120,39 @@ def _methods(butler: Butler, collection: str, methods: str | None) -> list[str]:
 
 
 def _make_tasks(
-    methods: Sequence[str], wanted: Sequence[str], science_name: str, template_name: str, template_as: str
-) -> list[PlotTask]:
-    from ..tasks import PlotDetectorTask, PlotRegistrationTask, PlotSkyNoiseTask, PlotSourcesTask
+    butler: Butler,
+    methods: Sequence[str],
+    wanted: Sequence[str],
+    science_name: str,
+    template_name: str,
+    template_as: str,
+) -> list[Any]:
+    """Configure the tasks that make the figures, all or those that are wanted."""
+    from ..tasks import (
+        PlotDetectorTask,
+        PlotImageStatisticsTask,
+        PlotRegistrationTask,
+        PlotSkyNoiseTask,
+        PlotSourcesTask,
+        PlotSurveyTask,
+        PlotVisitTask,
+    )
 
     tasks: list[Any] = []
     known: set[str] = set()
-    for task_class in (PlotDetectorTask, PlotSkyNoiseTask, PlotSourcesTask, PlotRegistrationTask):
+    for task_class in (
+        PlotDetectorTask,
+        PlotSkyNoiseTask,
+        PlotImageStatisticsTask,
+        PlotSourcesTask,
+        PlotRegistrationTask,
+        PlotVisitTask,
+        PlotSurveyTask,
+    ):
         config = task_class.ConfigClass()
         config.methods = list(methods)
+        if "hasTruth" in config.toDict():
+            config.hasTruth = _has_dataset(butler, "truth_summary")
         if "templateAs" in config.toDict():
             config.templateAs = template_as
             config.connections.templateName = template_name
@@ -172,28 +196,43 @@ def _data_ids(
     )
 
 
+def _reduce(data_ids: Sequence[DataCoordinate], task: Any) -> list[DataCoordinate]:
+    """Return the data IDs of a task's quanta that belong to detector images, each once."""
+    wanted = set(task.config.ConnectionsClass(config=task.config).dimensions)
+    if "detector" in wanted:
+        return list(data_ids)
+    return list(
+        dict.fromkeys(
+            data_id.subset(["visit"] if "visit" in wanted else ["instrument"]) for data_id in data_ids
+        )
+    )
+
+
 def _figures(
     butler: Butler, task: Any, data_id: DataCoordinate, wanted: Sequence[str]
 ) -> Iterator[tuple[str, Any]]:
     """Yield dataset type name and figure; a task without anything to draw yields nothing and says why."""
     from lsst.pipe.base import NoWorkFound
 
-    from ..plots import DetectorLabel
-
     connections = task.config.ConnectionsClass(config=task.config)
     inputs: dict[str, Any] = {}
+    label = _label(data_id)
     for name in connections.inputs:
         connection = getattr(connections, name)
         parent = connection.name.split(".")[0]
+        if connection.multiple:
+            refs = _query(butler, connection.name, data_id)
+            inputs[name] = [butler.getDeferred(ref) for ref in refs]
+            continue
         if not _exists(butler, parent, data_id):
             if connection.minimum == 0:
                 continue
-            click.echo(f"No {parent} for {_stem(data_id)}: left out what needs it.", err=True)
+            click.echo(f"No {parent} for {label}: left out what needs it.", err=True)
             return
         handle = butler.getDeferred(connection.name, data_id, storageClass=connection.storageClass)
         inputs[name] = handle if connection.deferLoad else handle.get()
     try:
-        figures = task.make_figures(inputs, DetectorLabel.from_data_id(data_id))
+        figures = task.make_figures(inputs, label)
     except NoWorkFound as error:
         click.echo(str(error), err=True)
         return
@@ -212,7 +251,25 @@ def _exists(butler: Butler, name: str, data_id: DataCoordinate) -> bool:
         return False
 
 
-def _stem(data_id: DataCoordinate) -> str:
-    from ..plots import DetectorLabel
+def _has_dataset(butler: Butler, name: str) -> bool:
+    return bool(_query(butler, name, None))
 
-    return DetectorLabel.from_data_id(data_id).file_stem
+
+def _query(butler: Butler, name: str, data_id: DataCoordinate | None) -> list[DatasetRef]:
+    """Return the datasets of a type, of one data ID or all; none where the type is not known."""
+    from lsst.daf.butler import MissingDatasetTypeError
+
+    where: dict[str, Any] = {} if data_id is None else {"data_id": data_id}
+    try:
+        return butler.query_datasets(name, explain=False, limit=None, **where)
+    except MissingDatasetTypeError:
+        return []
+
+
+def _label(data_id: DataCoordinate) -> DetectorLabel | VisitLabel | SurveyLabel:
+    """Return what the title of a figure says."""
+    from ..plots import DetectorLabel, SurveyLabel, VisitLabel
+
+    if "detector" in data_id:
+        return DetectorLabel.from_data_id(data_id)
+    return VisitLabel.from_data_id(data_id) if "visit" in data_id else SurveyLabel.from_data_id(data_id)

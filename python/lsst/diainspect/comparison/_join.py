@@ -21,6 +21,7 @@ def join_sources(
     diagnostics: Mapping[str, Table],
     radius: float,
     truth: Mapping[str, Table] | None = None,
+    classification: Mapping[str, Table] | None = None,
 ) -> Table:
     """Join sources that several methods found on the same pixels.
 
@@ -40,6 +41,9 @@ def join_sources(
     truth : mapping [`str`, `astropy.table.Table`], optional
         What the truth says of each method's sources, with ``diaSourceId``, as
         `lsst.diainspect.truth.source_truth` makes it; a method may be absent.
+    classification : mapping [`str`, `astropy.table.Table`], optional
+        Scores of each method's sources, with ``diaSourceId``, as
+        `lsst.diainspect.classification.classify_sources` makes them; a method may be absent.
 
     Returns
     -------
@@ -80,7 +84,7 @@ def join_sources(
         found[group] = True
         joined[f"{method}_found"] = Column(found, description=f"Found by {method}.")
         _spread(joined, table, group, n, method, skip=set(_KEYS[1:]))
-        for measured in (diagnostics.get(method), (truth or {}).get(method)):
+        for measured in (tables.get(method) for tables in (diagnostics, classification or {}, truth or {})):
             if measured is None:
                 continue
             _, own, theirs = np.intersect1d(

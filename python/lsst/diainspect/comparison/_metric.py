@@ -7,6 +7,7 @@ __all__ = ["DifferenceMetric", "MetricConfig", "MetricInput", "measure_metrics",
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from logging import Logger
 from typing import ClassVar
 
@@ -14,6 +15,10 @@ import lsst.pex.config as pexConfig
 import numpy as np
 from astropy.table import Column, Table
 from lsst.utils.logging import LsstLogAdapter, getLogger
+
+from ._difference_psf import DifferencePsf
+from ._score_noise import ScoreNoise, measure_score_noise
+from ._sky_noise import SkyNoise, measure_sky_noise
 
 _LOG = getLogger(__name__)
 
@@ -30,6 +35,14 @@ class MetricInput:
         Good pixels away from every static source, from the edge and from masked pixels.
     sources : `astropy.table.Table`
         DIA sources.
+    stars : `astropy.table.Table`, optional
+        Residuals of static stars, as `measure_star_residuals` makes them.
+    psf : `DifferencePsf`, optional
+        What bright point sources say of the PSF of the difference.
+
+    Notes
+    -----
+    What several metrics need is computed once, when it is first asked for.
     """
 
     difference: np.ndarray
@@ -37,6 +50,32 @@ class MetricInput:
     score: np.ndarray
     sky: np.ndarray
     sources: Table
+    stars: Table | None = None
+    psf: DifferencePsf | None = None
+
+    @cached_property
+    def pull(self) -> np.ndarray:
+        """Difference / sqrt(variance), NaN outside the sky and where that is not finite, (height, width)."""
+        pull = np.full(self.difference.shape, np.nan, dtype=np.float32)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            pull[self.sky] = self.difference[self.sky] / np.sqrt(self.variance[self.sky])
+        pull[~np.isfinite(pull)] = np.nan
+        return pull
+
+    @cached_property
+    def sky_score(self) -> np.ndarray:
+        """Score, NaN outside the sky, (height, width)."""
+        return np.where(self.sky & np.isfinite(self.score), self.score, np.nan)
+
+    @cached_property
+    def score_noise(self) -> ScoreNoise:
+        """Median, sigma and correlation of the score in the sky."""
+        return measure_score_noise(self.sky_score)
+
+    @cached_property
+    def sky_noise(self) -> SkyNoise:
+        """Histograms, autocorrelation and power spectrum of the sky."""
+        return measure_sky_noise(self.difference, self.variance, self.score, self.sky)
 
 
 class MetricConfig(pexConfig.Config):

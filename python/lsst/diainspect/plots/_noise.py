@@ -12,8 +12,8 @@ import scipy.special
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..comparison import HISTOGRAM_EDGES, SkyNoise
 from ._detector_label import DetectorLabel
-from ._sky_noise import HISTOGRAM_EDGES, SkyNoise
 from ._style import NEUTRAL_COLOUR, method_colours, method_name, new_figure, say_in_place, styled
 
 _RATIO_LIMITS = (0.3, 3.0)

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..comparison import SkyNoise
 from ._detector_label import DetectorLabel
-from ._sky_noise import SkyNoise
 from ._stretch import add_colorbar
 from ._style import NEUTRAL_COLOUR, method_colours, method_name, new_figure, say_in_place, styled
 

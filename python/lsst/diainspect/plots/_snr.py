@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from ._detector_label import DetectorLabel
 from ._discrepancy import signed_snr
+from ._labels import SurveyLabel
 from ._style import NEUTRAL_COLOUR, method_colours, method_name, new_figure, say_in_place, styled
 
 _LINEAR_WIDTH = 10.0
@@ -24,7 +25,7 @@ _HISTOGRAM_HALF_WIDTH = 20
 
 
 @styled
-def plot_snr(joined: Table | None, methods: Sequence[str], label: DetectorLabel) -> Figure:
+def plot_snr(joined: Table | None, methods: Sequence[str], label: DetectorLabel | SurveyLabel) -> Figure:
     """Draw each method's signed S/N against the first method's, and a histogram of the differences.
 
     Parameters
@@ -33,7 +34,7 @@ def plot_snr(joined: Table | None, methods: Sequence[str], label: DetectorLabel)
         Sources of all methods, as `lsst.diainspect.comparison.join_sources` makes them.
     methods : sequence [`str`]
         Every method of the run.
-    label : `DetectorLabel`
+    label : `DetectorLabel` or `SurveyLabel`
         Title.
     """
     others = list(methods[1:])

@@ -29,7 +29,7 @@ _SCORE_REACH = 2
 _MODES = {
     # Rise of chi-square, and (name, column, unit, factor) of what is shown of it.
     "shiftChi2": (("shift x", "shiftX", " pix", 1.0), ("y", "shiftY", " pix", 1.0)),
-    "widthChi2": (("width", "width", " %", 100.0),),
+    "widthChi2": (("width", "width", " %", 1.0),),
     "shearChi2": (("e1", "e1", "", 1.0), ("e2", "e2", "", 1.0)),
 }
 _WORTH_SAYING = 16.0

@@ -2,6 +2,7 @@
 
 from .adopt_difference import *
 from .calibrate_difference import *
+from .classify_sources import *
 from .compare_subtractions import *
 from .cut_stamps import *
 from .detect_dia_sources import *

@@ -44,7 +44,11 @@ class CompareSubtractionsConnections(
 
 def _kinds(config: CompareSubtractionsConfig) -> dict[str, str]:
     """Return the tables that are read of each method, and what they hold."""
-    kinds = {"dia_source": "DIA sources", "dia_diagnostics": "Diagnostics"}
+    kinds = {
+        "dia_source": "DIA sources",
+        "dia_diagnostics": "Diagnostics",
+        "dia_classification": "Scores of place, look and cause",
+    }
     if config.hasTruth:
         kinds["truth_match"] = "Matches with the truth"
     return kinds
@@ -109,13 +113,19 @@ class CompareSubtractionsTask(pipeBase.PipelineTask):
         if missing:
             self.log.warning("No sources of %s: compared without.", ", ".join(missing))
         self.metadata["missingMethods"] = ",".join(missing)
-        butlerQC.put(self.run(sources, tables["dia_diagnostics"], tables.get("truth_match")), outputRefs)
+        butlerQC.put(
+            self.run(
+                sources, tables["dia_diagnostics"], tables.get("truth_match"), tables["dia_classification"]
+            ),
+            outputRefs,
+        )
 
     def run(
         self,
         sources: Mapping[str, Table],
         diagnostics: Mapping[str, Table],
         truth: Mapping[str, Table] | None = None,
+        classification: Mapping[str, Table] | None = None,
     ) -> pipeBase.Struct:
         """Join.
 
@@ -127,6 +137,8 @@ class CompareSubtractionsTask(pipeBase.PipelineTask):
             Diagnostics by method.
         truth : mapping [`str`, `astropy.table.Table`], optional
             Matches with the truth by method, as `MatchTruthTask` makes them.
+        classification : mapping [`str`, `astropy.table.Table`], optional
+            Scores of place, look and cause by method, as `ClassifySourcesTask` makes them.
 
         Returns
         -------
@@ -134,7 +146,7 @@ class CompareSubtractionsTask(pipeBase.PipelineTask):
             ``comparison``, `astropy.table.Table`, as `lsst.diainspect.comparison.join_sources` makes it.
         """
         told = {method: source_truth(matches) for method, matches in (truth or {}).items()}
-        joined = join_sources(sources, diagnostics, self.config.matchRadius, told)
+        joined = join_sources(sources, diagnostics, self.config.matchRadius, told, classification)
         counts = {method: int(joined[f"{method}_found"].sum()) for method in sources}
         common = int((joined["nMethods"] == len(sources)).sum())
         for method, count in counts.items():

@@ -1,4 +1,4 @@
-"""The noise of a difference in blank sky, reduced to what figures need: histograms and a power spectrum.
+"""The noise of a difference in blank sky: histograms, autocorrelation and power spectrum.
 
 The autocovariance at lag l is the sum of p(r) p(r + l) over the pairs of sky pixels, divided by their number: both
 sums are autocorrelations, of the masked field and of its mask, and are computed by FFT. So masked pixels do not
@@ -7,7 +7,7 @@ bias it. The power spectrum is the Fourier transform of the autocovariance, tape
 
 from __future__ import annotations
 
-__all__ = ["HISTOGRAM_EDGES", "SkyNoise", "measure_sky_noise"]
+__all__ = ["FREQUENCY_STEP", "HISTOGRAM_EDGES", "SkyNoise", "measure_sky_noise"]
 
 from dataclasses import dataclass
 
@@ -28,6 +28,9 @@ _LEAST_PIXELS = 1000
 """Fewest sky pixels of which a power spectrum says something."""
 
 _N_RINGS = 24
+
+FREQUENCY_STEP = 0.5 / _N_RINGS
+"""Width of a ring of the power spectrum [cycles / pixel]."""
 
 
 @dataclass(frozen=True)
