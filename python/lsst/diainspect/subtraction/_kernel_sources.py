@@ -17,8 +17,14 @@ from ._image_pair import ImagePair
 from ._star_fit import fit_stars
 
 _STAR_WIDTH_TOLERANCE = 0.04
-"""Largest fractional width excess over the median of a star, beyond its error. Galaxies that a survey resolves
-have more; PSF model errors of a few per cent are common to all stars and taken out with the median."""
+"""Largest fractional width excess of a star over that of the others, beyond its error. Galaxies that a survey resolves
+have more."""
+
+_LARGEST_PSF_ERROR = 0.15
+"""Fractional error of a PSF model's width that stars are still recognised with."""
+
+_LOCUS_STARS = 4
+"""Fewest bright sources from which the width of stars is told; with fewer the PSF model is believed."""
 
 _FIT_RADIUS_IN_FWHM = 2.0
 
@@ -227,10 +233,14 @@ def _detect(pair: ImagePair) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_star(fit: PsfFit) -> np.ndarray:
-    bright = fit.flux > 50 * fit.flux_error
-    # Stars are the narrow side of the distribution of widths: its lower quartile is inside the stellar locus
-    # however many galaxies there are.
-    locus = np.nanpercentile(fit.width[bright], 25) if bright.sum() >= 8 else 0.0
+    bright = fit.width[(fit.flux > 50 * fit.flux_error) & (np.abs(fit.width) < _LARGEST_PSF_ERROR)]
+    # Errors of the PSF model make all stars as much too wide: they are where bright sources crowd, however many
+    # galaxies of all widths there are.
+    locus = 0.0
+    if len(bright) >= _LOCUS_STARS:
+        near = np.abs(bright[:, None] - bright[None, :]) < _STAR_WIDTH_TOLERANCE
+        densest = np.lexsort((np.abs(bright), -near.sum(axis=1)))[0]
+        locus = float(np.median(bright[near[densest]]))
     tolerance = _STAR_WIDTH_TOLERANCE + 3.0 * fit.width_error
     return np.isfinite(fit.width) & (np.abs(fit.width - locus) < tolerance)
 
