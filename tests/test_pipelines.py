@@ -17,6 +17,7 @@ ALL_PIPELINES = sorted(str(path.relative_to(PIPELINES)) for path in PIPELINES.gl
 INSPECT = "resource://lsst.diainspect/pipelines/DiaSim/inspect.yaml"
 TASKS = [
     tasks.SubtractImagesTask,
+    tasks.AdoptDifferenceTask,
     tasks.DetectDiaSourcesTask,
     tasks.CalibrateDifferenceTask,
     tasks.CutStampsTask,

@@ -143,6 +143,7 @@ def test_subtraction_makes_every_output_its_method_promises(subtracted: Struct) 
         "filters",
         "kernel",
         "kernelSources",
+        "kernelQuality",
         "templateMatched",
     }
 
@@ -189,7 +190,16 @@ def test_metadata_records_what_was_decided(small_pair: SimulatedPair) -> None:
 
 def test_subtraction_reads_and_writes_by_its_connections(butler: Butler) -> None:
     task = _configured(SubtractImagesTask)
-    names = ("science", "template", "difference", "score", "filters", "kernel", "kernelSources")
+    names = (
+        "science",
+        "template",
+        "difference",
+        "score",
+        "filters",
+        "kernel",
+        "kernelSources",
+        "kernelQuality",
+    )
     quantum = _quantum(task, butler, names)
     run = _run_with_results(task, butler, quantum)
     assert run.keys() >= {"science", "template"}
@@ -211,7 +221,7 @@ def _run_with_results(task: PipelineTask, butler: Butler, quantum: Quantum) -> d
 def test_template_components_are_put_together_however_often(butler: Butler) -> None:
     task = _configured(SubtractImagesTask, templateAs="components")
     parts = ("templateImage", "templateMask", "templateVariance", "templatePsf")
-    names = ("science", *parts, "difference", "score", "filters", "kernel", "kernelSources")
+    names = ("science", *parts, "difference", "score", "filters", "kernel", "kernelSources", "kernelQuality")
     stored = butler.get("template_detector", DATA_ID)
     for _ in range(2):
         quantum = _quantum(task, butler, names)
@@ -227,7 +237,16 @@ def test_failed_subtraction_is_annotated(butler: Butler) -> None:
     config = SubtractImagesTask.ConfigClass()
     config.subtractor.active.minKernelSources = 10**6
     task = SubtractImagesTask(config=config)
-    names = ("science", "template", "difference", "score", "filters", "kernel", "kernelSources")
+    names = (
+        "science",
+        "template",
+        "difference",
+        "score",
+        "filters",
+        "kernel",
+        "kernelSources",
+        "kernelQuality",
+    )
     quantum = _quantum(task, butler, names)
     with pytest.raises(AnnotatedPartialOutputsError):
         runTestQuantum(task, butler, quantum, mockRun=False)

@@ -1,5 +1,6 @@
 """Image subtraction: Alard & Lupton and ZOGY behind one interface, and the registry for others."""
 
+from ._adopt import adopt_difference
 from ._al import AlConfig, AlSubtractor
 from ._decorrelation import decorrelation_transfer
 from ._errors import (
@@ -12,6 +13,8 @@ from ._errors import (
 )
 from ._filter_table import filters_from_table, filters_to_table
 from ._image_pair import ImagePair, fill_bad_pixels
+from ._kernel_sources import KernelSources, select_kernel_sources
+from ._matched_subtraction import choose_direction, subtract_matched
 from ._output_images import (
     kernel_to_lsst,
     make_difference_image,
@@ -20,6 +23,8 @@ from ._output_images import (
     result_filters,
 )
 from ._regenerate import CALIBRATION, RegeneratedStamps, measure_regeneration, regenerate_difference
+from ._registration import Registration, measure_registration
+from ._subtract_stamps import subtract_stamps
 from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
 from ._varying_convolution import convolve_varying
 from ._zogy import ZogyConfig, ZogySubtractor, proper_filters
@@ -30,9 +35,11 @@ __all__ = [
     "AlSubtractor",
     "AllPixelsMaskedError",
     "ImagePair",
+    "KernelSources",
     "NoOverlapError",
     "NoPsfError",
     "RegeneratedStamps",
+    "Registration",
     "SubtractionError",
     "SubtractionResult",
     "Subtractor",
@@ -41,6 +48,8 @@ __all__ = [
     "UnitMismatchError",
     "ZogyConfig",
     "ZogySubtractor",
+    "adopt_difference",
+    "choose_direction",
     "convolve_varying",
     "decorrelation_transfer",
     "fill_bad_pixels",
@@ -51,8 +60,12 @@ __all__ = [
     "make_matched_template",
     "make_score_image",
     "measure_regeneration",
+    "measure_registration",
     "proper_filters",
     "regenerate_difference",
     "result_filters",
+    "select_kernel_sources",
+    "subtract_matched",
+    "subtract_stamps",
     "subtractor_registry",
 ]

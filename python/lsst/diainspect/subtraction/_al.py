@@ -5,27 +5,22 @@ from __future__ import annotations
 __all__ = ["AlConfig", "AlSubtractor"]
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import lsst.pex.config as pexConfig
 import numpy as np
-import scipy.signal
-from astropy.table import Table
+from astropy.table import Column, Table
 
-from ..psf import PixelBasis, PolynomialField, fwhm, noise_equivalent_area, shift_images
-from ._assemble import contaminated, filter_window, finish_subtraction
-from ._cell_filters import LocalFilters, filter_in_cells
-from ._cells import CellGrid
-from ._decorrelation import decorrelation_transfer
+from ..psf import PolynomialField, fwhm, noise_equivalent_area, shift_images
 from ._image_pair import ImagePair
-from ._kernel_basis import gaussian_polynomial_basis
-from ._kernel_fit import KernelFit, ModelSources, SpatialOrders, fit_kernel
+from ._kernel_basis import KernelBasis, delta_basis, gaussian_polynomial_basis, roughness_matrix
+from ._kernel_fit import KernelEquations, KernelFit, KernelModel, ModelSources, SpatialOrders
+from ._kernel_quality import kernel_quality
+from ._kernel_selection import KernelCandidate, choose_kernel_model
 from ._kernel_sources import KernelSources, check_enough, select_kernel_sources
+from ._matched_subtraction import choose_direction, subtract_matched
 from ._registration import Registration, measure_registration
-from ._sky_variance import SkyVariance
 from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
-from ._transfer import image_from_transfer, transfer_from_image
-from ._varying_convolution import evaluate_polynomial
 
 _SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
 
@@ -44,6 +39,15 @@ _MIN_STARS = 3
 _SOURCES_PER_TERM = 4
 """Kernel sources wanted for each spatial term; with fewer, the kernel's spatial order is lowered."""
 
+_BASES = ("gaussians", "delta")
+"""Names of the kernel bases."""
+
+_CROSS_VALIDATED = ("order", "basis", "smoothing")
+"""What can be chosen by cross-validation."""
+
+_SMOOTHING_FACTORS = (1e-2, 1e-1, 1.0, 1e1, 1e2)
+"""Strengths of the penalty that cross-validation tries, relative to the configured one."""
+
 
 class AlConfig(SubtractorConfig):
     """Configuration of `AlSubtractor`."""
@@ -58,6 +62,35 @@ class AlConfig(SubtractorConfig):
             "science": "The science image.",
         },
     )
+    kernelBasis = pexConfig.ChoiceField[str](
+        doc="Functions whose sum is the kernel.",
+        dtype=str,
+        default="gaussians",
+        allowed={
+            "gaussians": "Gaussians times polynomials.",
+            "delta": "Single pixels, with a penalty on roughness.",
+        },
+    )
+    crossValidate = pexConfig.ListField[str](
+        doc="What is chosen by cross-validation on held-out kernel sources, of 'order' (spatial order of the kernel's "
+        "shape, up to kernelOrder or deltaOrder), 'basis' and 'smoothing' (of the delta basis); nothing when empty.",
+        dtype=str,
+        default=[],
+    )
+    nFolds = pexConfig.RangeField[int](
+        doc="Parts of the kernel sources that are held out in turn.", default=5, min=2
+    )
+    maxKernelSumError = pexConfig.RangeField[float](
+        doc="Relative formal error of the kernel's sum above which the kernel counts as extrapolated.",
+        default=0.01,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    kernelSigmas = pexConfig.ListField[float](
+        doc="Widths of the Gaussians [pixel]; when empty they follow from the PSFs and kernelSigmaRatios.",
+        dtype=float,
+        default=[],
+    )
     kernelSigmaRatios = pexConfig.ListField[float](
         doc="Widths of the Gaussians of the basis, as ratios to the width that matches the two PSFs.",
         dtype=float,
@@ -65,6 +98,30 @@ class AlConfig(SubtractorConfig):
     )
     kernelDegrees = pexConfig.ListField[int](
         doc="Degree of the polynomial on each Gaussian.", dtype=int, default=[6, 4, 2, 0]
+    )
+    deltaHalfWidth = pexConfig.RangeField[float](
+        doc="Half the side of the kernel in the delta basis [FWHM of the blunter image]. With less the wings of stars "
+        "are not matched.",
+        default=1.5,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    deltaOrder = pexConfig.RangeField[int](
+        doc="Spatial order of the kernel's shape in the delta basis, in which all kernels vary.",
+        default=1,
+        min=0,
+    )
+    deltaPenalty = pexConfig.ChoiceField[str](
+        doc="What counts as roughness in the delta basis.",
+        dtype=str,
+        default="central",
+        allowed={
+            "forward": "First differences of neighbouring pixels.",
+            "central": "Second differences.",
+        },
+    )
+    deltaSmoothing = pexConfig.RangeField[float](
+        doc="Strength of the penalty on roughness, relative to the normal matrix.", default=1e-2, min=0.0
     )
     kernelVaryingDegree = pexConfig.RangeField[int](
         doc="Kernels of the basis up to this degree vary over the field. Widths and ellipticities, which is what "
@@ -99,13 +156,22 @@ class AlConfig(SubtractorConfig):
     clipIterations = pexConfig.RangeField[int](doc="Rounds of rejection.", default=5, min=0)
 
     def validate(self) -> None:
-        """Check that each Gaussian has a degree."""
+        """Check that each Gaussian has a degree, and what is to be cross-validated."""
         super().validate()
-        if len(self.kernelSigmaRatios) != len(self.kernelDegrees):
+        widths = AlConfig.kernelSigmas if self.kernelSigmas else AlConfig.kernelSigmaRatios
+        n_widths = len(self.kernelSigmas or self.kernelSigmaRatios)
+        if n_widths != len(self.kernelDegrees):
             raise pexConfig.FieldValidationError(
-                AlConfig.kernelDegrees,
+                AlConfig.kernelDegrees, self, f"{len(self.kernelDegrees)} degrees for {n_widths} Gaussians."
+            )
+        if min(self.kernelSigmas or self.kernelSigmaRatios) <= 0:
+            raise pexConfig.FieldValidationError(widths, self, "Widths must be positive.")
+        unknown = set(self.crossValidate) - set(_CROSS_VALIDATED)
+        if unknown:
+            raise pexConfig.FieldValidationError(
+                AlConfig.crossValidate,
                 self,
-                f"{len(self.kernelDegrees)} degrees for {len(self.kernelSigmaRatios)} Gaussians.",
+                f"{', '.join(sorted(unknown))} cannot be cross-validated, only {', '.join(_CROSS_VALIDATED)}.",
             )
 
 
@@ -114,7 +180,7 @@ class AlSubtractor(Subtractor):
 
     ConfigClass: ClassVar[type[SubtractorConfig]] = AlConfig
     outputs: ClassVar[frozenset[str]] = frozenset(
-        {"difference", "score", "kernel", "kernelSources", "templateMatched"}
+        {"difference", "score", "kernel", "kernelSources", "kernelQuality", "templateMatched"}
     )
     config: AlConfig
 
@@ -129,7 +195,7 @@ class AlSubtractor(Subtractor):
             stars_only=False,
             min_sources=config.minKernelSources,
         )
-        direction = self._direction(pair)
+        direction = choose_direction(pair, config.convolve)
         stars = replace(sources, rejected=np.where(sources.is_star, sources.rejected, "wider than the PSF"))
         models, jitter, flux_ratio_error = None, 0.0, 0.0
         if stars.used.sum() >= _MIN_STARS:
@@ -138,122 +204,99 @@ class AlSubtractor(Subtractor):
             flux_ratio_error = registration.flux_ratio_error / registration.flux_ratio
             if config.psfModelSnr > 0:
                 models = _model_sources(pair, registration, direction, config.psfModelSnr)
-        fit = self._fit(pair, sources, direction, models)
+        fit, chosen, tried = self._fit(pair, sources, direction, models)
         sources = sources.reject(fit.clipped, "bad fit")
         check_enough(sources, config.minKernelSources)
-
-        kernel = fit.kernel
-        sharp_psf = pair.template_psf if direction == "template" else pair.science_psf
-        # What the kernel makes of a star must be linear in a cell; its pixels by themselves are noisier.
-        broadened = scipy.signal.fftconvolve(kernel.basis, sharp_psf.centre()[None], mode="full", axes=(1, 2))
-        fields = (pair.science_psf, pair.template_psf, PixelBasis(broadened, kernel.field))
-        grid = CellGrid.for_fields(pair.shape, fields, config.cellSize, config.cellHalo)
-        x_first, y_first = pair.bounds.x.start, pair.bounds.y.start
-        background = evaluate_polynomial(kernel.field, fit.background)
-
-        def kernel_at(x: float, y: float) -> tuple[np.ndarray]:
-            return (kernel.at(x + x_first, y + y_first),)
-
-        # K * C is in the flux scale of the target. When the science image was convolved, dividing by the
-        # kernel's sum brings the difference to its scale.
-        kernel_sum = kernel.centre().sum()
-        if direction == "template":
-            flux_ratio = float(kernel_sum)
-            template_matched = filter_in_cells(grid, (pair.template,), kernel_at)
-            matched_difference = pair.science - template_matched
-            matched_difference -= background
-        else:
-            flux_ratio = float(1.0 / kernel_sum)
-            inverse_sum = 1.0 / evaluate_polynomial(kernel.field, kernel.basis.sum(axis=(1, 2)))
-            template_matched = (pair.template - background) * inverse_sum
-            matched_difference = filter_in_cells(grid, (pair.science,), kernel_at)
-            matched_difference *= inverse_sum
-            matched_difference -= template_matched
-            del inverse_sum
-        del background
-        # Filled pixels and what the kernel made of them say nothing about the sky, and must not ring.
-        convolved_inputs = {
-            "template": (
-                pair.template_variance,
-                pair.template_bad,
-                pair.template_fill_error,
-                kernel.centre(),
-            ),
-            "science": (pair.science_variance, pair.science_bad, pair.science_fill_error, kernel.centre()),
-        }
-        spread = contaminated(
-            lambda part: pair.science_variance[part] + pair.template_variance[part],
-            convolved_inputs[direction],
+        basis, model = chosen.equations.basis, chosen.model
+        quality = kernel_quality(
+            fit,
+            sources,
+            basis=basis.name,
+            order=model.orders.shape,
+            smoothing=model.smoothing if basis.penalty is not None else np.nan,
+            max_sum_error=config.maxKernelSumError,
         )
-        matched_difference[pair.bad | spread] = 0.0
-
-        good = ~pair.bad
-        sky = (
-            SkyVariance(pair.science_variance, good, config.cellSize),
-            SkyVariance(pair.template_variance, good, config.cellSize),
-        )
-        window = filter_window(pair, grid, kernel.size)
-
-        def filters_at(x: float, y: float, window: int) -> LocalFilters:
-            return _local_filters(pair, kernel, direction, sky, x, y, window)[1]
-
-        def decorrelation_at(x: float, y: float) -> tuple[np.ndarray]:
-            phi, _ = _local_filters(pair, kernel, direction, sky, x, y, window)
-            return (image_from_transfer(phi, window, window),)
-
-        difference = filter_in_cells(grid, (matched_difference,), decorrelation_at, linear=False)
-        del matched_difference
-        return finish_subtraction(
+        result = subtract_matched(
             pair,
-            grid,
-            difference,
-            filters_at,
-            background_cell_size=config.backgroundCellSize,
-            whiten=config.whiten,
-            kernel=kernel,
-            kernel_convolves=direction,
-            sources=sources,
-            flux_ratio=flux_ratio,
+            fit.kernel,
+            fit.background,
+            direction,
+            sources,
+            config,
             flux_ratio_error=flux_ratio_error,
             astrometric_rms=jitter,
-            source_columns={"residualBefore": fit.chi2_before, "residualAfter": fit.chi2_after},
-            template_matched=template_matched,
+            source_columns={
+                "residualBefore": fit.chi2_before,
+                "residualAfter": fit.chi2_after,
+                "residualHeldOut": Column(
+                    fit.chi2_held_out,
+                    description="The same with a kernel that was fitted to other sources only (al).",
+                ),
+            },
             metadata={
-                "convolvedImage": direction,
-                "nKernelSources": int(sources.used.sum()),
+                "kernelBasis": basis.name,
+                "kernelShapeOrder": model.orders.shape,
                 "nKernelParameters": fit.n_parameters,
-                "kernelOrder": kernel.field.order,
                 "kernelCondition": fit.condition,
-                "kernelSum": float(kernel_sum),
-                "kernelSize": kernel.size,
+                "chi2Fitted": float(quality["chi2Fitted"][0]),
+                "chi2HeldOut": float(quality["chi2HeldOut"][0]),
+                **tried,
             },
         )
-
-    def _direction(self, pair: ImagePair) -> str:
-        if self.config.convolve != "auto":
-            return self.config.convolve
-        science = noise_equivalent_area(pair.science_psf.centre())
-        template = noise_equivalent_area(pair.template_psf.centre())
-        return "template" if template <= science else "science"
+        return replace(result, kernel_quality=quality)
 
     def _fit(
         self, pair: ImagePair, sources: KernelSources, direction: str, models: ModelSources | None
-    ) -> KernelFit:
+    ) -> tuple[KernelFit, KernelCandidate, dict[str, int | float | str]]:
+        """Fit the kernel; also returns the model that was fitted and what cross-validation tried."""
         config = self.config
+        candidates = self._candidates(pair, sources, direction, models)
+        clipping: dict[str, Any] = {
+            "clip_sigma": config.clipSigma,
+            "max_iterations": config.clipIterations,
+            "min_sources": config.minKernelSources,
+        }
+        chosen, tried = candidates[0], {}
+        if len(candidates) > 1:
+            choice = choose_kernel_model(candidates, n_folds=config.nFolds, **clipping)
+            chosen, tried = choice.chosen, choice.to_metadata()
+        return chosen.equations.fit(chosen.model, n_folds=config.nFolds, **clipping), chosen, tried
+
+    def _candidates(
+        self, pair: ImagePair, sources: KernelSources, direction: str, models: ModelSources | None
+    ) -> list[KernelCandidate]:
+        """Return the models to try, the configured one first."""
+        config = self.config
+        n_sources = int(sources.used.sum())
+        others = [name for name in _BASES if name != config.kernelBasis and "basis" in config.crossValidate]
+        factors = (1.0, *(f for f in _SMOOTHING_FACTORS if f != 1.0 and "smoothing" in config.crossValidate))
+        candidates = []
+        for name in (config.kernelBasis, *others):
+            equations = self._equations(pair, sources, direction, models, name)
+            largest = _affordable(config.deltaOrder if name == "delta" else config.kernelOrder, n_sources)
+            for shape in range(largest, -1, -1) if "order" in config.crossValidate else [largest]:
+                orders = SpatialOrders(
+                    shape=shape,
+                    total=_affordable(config.kernelSumOrder, n_sources),
+                    background=_affordable(config.backgroundOrder, n_sources),
+                )
+                strengths = factors if equations.basis.penalty is not None else (1.0,)
+                candidates += [
+                    KernelCandidate(equations, KernelModel(orders, factor * config.deltaSmoothing))
+                    for factor in strengths
+                ]
+        return candidates
+
+    def _equations(
+        self,
+        pair: ImagePair,
+        sources: KernelSources,
+        direction: str,
+        models: ModelSources | None,
+        basis_name: str,
+    ) -> KernelEquations:
         science_fwhm = float(fwhm(pair.science_psf.centre()))
         template_fwhm = float(fwhm(pair.template_psf.centre()))
-        matching = np.sqrt(abs(science_fwhm**2 - template_fwhm**2)) * _SIGMA_PER_FWHM
-        matching = max(matching, _MIN_MATCHING_SIGMA)
-        basis, basis_degrees = gaussian_polynomial_basis(
-            [ratio * matching for ratio in config.kernelSigmaRatios], list(config.kernelDegrees)
-        )
-        n_sources = int(sources.used.sum())
-        orders = SpatialOrders(
-            shape=_affordable(config.kernelOrder, n_sources),
-            total=_affordable(config.kernelSumOrder, n_sources),
-            background=_affordable(config.backgroundOrder, n_sources),
-        )
-        field = PolynomialField(pair.bounds, max(orders.shape, orders.total, orders.background))
         images = {
             "science": (pair.science, pair.science_variance, pair.science_psf),
             "template": (pair.template, pair.template_variance, pair.template_psf),
@@ -262,27 +305,37 @@ class AlSubtractor(Subtractor):
         target, target_variance, blunt_psf = images["science" if direction == "template" else "template"]
         # A kernel that widens a PSF of noise area A to one of area B has squares that sum to about 1 / (B - A).
         widened = noise_equivalent_area(blunt_psf.centre()) - noise_equivalent_area(sharp_psf.centre())
-        return fit_kernel(
+        return KernelEquations(
             target,
             convolved,
             target_variance,
             convolved_variance,
             pair.bad,
-            field,
-            orders,
-            basis,
-            basis_degrees <= config.kernelVaryingDegree,
+            pair.bounds,
+            self._basis(basis_name, science_fwhm, template_fwhm),
             sources.x,
             sources.y,
             sources.used,
             half_size=int(np.ceil(2.0 * max(science_fwhm, template_fwhm))),
             models=models,
             squared_kernel_sum=float(1.0 / max(widened, 1.0)),
-            model_error=config.modelError,
-            clip_sigma=config.clipSigma,
-            max_iterations=config.clipIterations,
-            min_sources=config.minKernelSources,
+            model_error=self.config.modelError,
         )
+
+    def _basis(self, name: str, science_fwhm: float, template_fwhm: float) -> KernelBasis:
+        config = self.config
+        if name == "delta":
+            half_size = int(np.ceil(config.deltaHalfWidth * max(science_fwhm, template_fwhm)))
+            images = delta_basis(half_size)
+            penalty = roughness_matrix(images, config.deltaPenalty)
+            return KernelBasis(name, images, np.ones(len(images), dtype=bool), penalty)
+        sigmas = list(config.kernelSigmas)
+        if not sigmas:
+            matching = np.sqrt(abs(science_fwhm**2 - template_fwhm**2)) * _SIGMA_PER_FWHM
+            matching = max(matching, _MIN_MATCHING_SIGMA)
+            sigmas = [ratio * matching for ratio in config.kernelSigmaRatios]
+        images, degrees = gaussian_polynomial_basis(sigmas, list(config.kernelDegrees))
+        return KernelBasis(name, images, degrees <= config.kernelVaryingDegree)
 
 
 def _model_sources(pair: ImagePair, registration: Registration, direction: str, snr: float) -> ModelSources:
@@ -300,29 +353,6 @@ def _affordable(order: int, n_sources: int) -> int:
     while order > 0 and n_sources < _SOURCES_PER_TERM * (order + 1) * (order + 2) // 2:
         order -= 1
     return order
-
-
-def _local_filters(
-    pair: ImagePair,
-    kernel: PixelBasis,
-    direction: str,
-    sky: tuple[SkyVariance, SkyVariance],
-    x: float,
-    y: float,
-    window: int,
-) -> tuple[np.ndarray, LocalFilters]:
-    """Return the decorrelation filter and the filters it makes, at a position in array coordinates."""
-    local_kernel = kernel.at(x + pair.bounds.x.start, y + pair.bounds.y.start)
-    kappa = transfer_from_image(local_kernel, window)
-    science_variance, template_variance = (plane.at(x, y) for plane in sky)
-    psf = transfer_from_image(pair.science_psf.at(x + pair.bounds.x.start, y + pair.bounds.y.start), window)
-    if direction == "template":
-        phi = decorrelation_transfer(kappa, science_variance, template_variance)
-        return phi, LocalFilters(science=phi, template=phi * kappa, psf=phi * psf)
-    kernel_sum = local_kernel.sum()
-    kappa = kappa / kernel_sum
-    phi = decorrelation_transfer(kappa, template_variance / kernel_sum**2, science_variance)
-    return phi, LocalFilters(science=phi * kappa, template=phi / kernel_sum, psf=phi * kappa * psf)
 
 
 subtractor_registry.register("al", AlSubtractor)

@@ -48,6 +48,8 @@ class SubtractionResult:
         Which image the kernel convolves, "science" or "template".
     kernel_sources : `astropy.table.Table` or `None`
         One row a candidate source of the match.
+    kernel_quality : `astropy.table.Table` or `None`
+        How good the kernel is, one row a position.
     template_matched : `numpy.ndarray` or `None`
         Template brought to the science image's PSF and flux scale [nJy], where the method makes one.
     metadata : `dict`
@@ -67,6 +69,7 @@ class SubtractionResult:
     kernel: PixelBasis | None = None
     kernel_convolves: str | None = None
     kernel_sources: Table | None = None
+    kernel_quality: Table | None = None
     template_matched: np.ndarray | None = None
     metadata: dict[str, int | float | str] = field(default_factory=dict)
 
@@ -82,7 +85,7 @@ class SubtractorConfig(pexConfig.Config):
     )
     cellHalo = pexConfig.RangeField[int](
         doc="Real pixels added around a cell before its transform, so that wrap-around stays outside [pixel].",
-        default=40,
+        default=38,
         min=8,
     )
     backgroundCellSize = pexConfig.RangeField[int](
@@ -111,7 +114,7 @@ class Subtractor(abc.ABC):
 
     outputs: ClassVar[frozenset[str]] = frozenset({"difference", "score"})
     """Names of the optional outputs that the algorithm makes, of "difference", "score", "kernel",
-    "kernelSources" and "templateMatched"; tasks drop the connections of the others."""
+    "kernelSources", "kernelQuality" and "templateMatched"; tasks drop the connections of the others."""
 
     def __init__(self, config: SubtractorConfig) -> None:
         self.config = config
