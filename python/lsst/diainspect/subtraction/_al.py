@@ -19,7 +19,7 @@ from ._kernel_quality import kernel_quality
 from ._kernel_selection import KernelCandidate, choose_kernel_model
 from ._kernel_sources import KernelSources, check_enough, select_kernel_sources
 from ._matched_subtraction import choose_direction, subtract_matched
-from ._registration import Registration, measure_registration
+from ._registration import VARIABLE, Registration, measure_registration
 from ._subtraction import SubtractionResult, Subtractor, SubtractorConfig, subtractor_registry
 
 _SIGMA_PER_FWHM = 1.0 / (2.0 * np.sqrt(2.0 * np.log(2.0)))
@@ -199,7 +199,12 @@ class AlSubtractor(Subtractor):
         stars = replace(sources, rejected=np.where(sources.is_star, sources.rejected, "wider than the PSF"))
         models, jitter, flux_ratio_error = None, 0.0, 0.0
         if stars.used.sum() >= _MIN_STARS:
-            registration, _ = measure_registration(stars, PolynomialField(pair.bounds, _REGISTRATION_ORDER))
+            registration, stars = measure_registration(
+                stars, PolynomialField(pair.bounds, _REGISTRATION_ORDER)
+            )
+            steady = sources.reject(stars.rejected == VARIABLE, VARIABLE)
+            if steady.used.sum() >= config.minKernelSources:
+                sources = steady
             jitter = registration.jitter
             flux_ratio_error = registration.flux_ratio_error / registration.flux_ratio
             if config.psfModelSnr > 0:

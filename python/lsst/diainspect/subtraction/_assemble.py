@@ -45,9 +45,6 @@ _WINGS_IN_FWHM = 4.5
 _TOLERATED_SIGMA = 0.3
 """Error, in sigma of the difference, that a filled pixel may leave in another before that is flagged."""
 
-_LEAST_WINDOW = 256
-"""Least window of filters, if cells allow it [pixel]: those of ZOGY have tails of 1e-5 beyond 50 pixels."""
-
 _SKY_TILE = 256
 """Side of the tiles in which the sky's noise is measured [pixel]."""
 
@@ -55,15 +52,10 @@ _SKY_TILES = 4
 """Most of these tiles a side: a million pixels tell the noise to a per mille."""
 
 
-def filter_window(pair: ImagePair, grid: CellGrid, kernel_size: int = 0) -> int:
-    """Return the side of the window on which filters are made [pixel].
-
-    Where a filter is cut, what two of them make of a bright star no longer cancels. So the window is as large as that
-    of the cells, unless these are much larger than any filter reaches.
-    """
+def filter_window(pair: ImagePair, kernel_size: int = 0) -> int:
+    """Return the side of the window that filters fit in [pixel]: room for two PSFs and a kernel."""
     size = max(pair.science_psf.size, pair.template_psf.size)
-    enough = scipy.fft.next_fast_len(max(2 * size + kernel_size + 8, _LEAST_WINDOW), real=True)
-    return min(enough, grid.window_size)
+    return scipy.fft.next_fast_len(2 * size + kernel_size + 8, real=True)
 
 
 def finish_subtraction(
@@ -120,7 +112,7 @@ def finish_subtraction(
     if background_cell_size > 0:
         subtract_background(difference, noise_of, bad, background_cell_size)
     sky_noise = _sky_noise(pair, difference, noise_of, bad) if whiten else None
-    window = filter_window(pair, grid, kernel.size if kernel is not None else 0)
+    window = filter_window(pair, kernel.size if kernel is not None else 0)
     samples = _sample_filters(pair, filters_at, window)
     residual, scatter = _residual_fluxes(pair, sources, difference, noise_of, samples.psf())
     whitened_by = None if sky_noise is None or sky_noise.is_white else sky_noise
@@ -249,6 +241,7 @@ def _residual_fluxes(
         sources.x,
         sources.y,
         radius,
+        bounds=pair.bounds,
         chosen=np.isfinite(sources.science.flux),
         iterations=1,
     )

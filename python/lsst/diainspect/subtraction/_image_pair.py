@@ -113,13 +113,17 @@ class ImagePair:
                 f"at least {min_good_fraction:.0%} are needed. Bad planes: {', '.join(bad_planes)}.",
                 good_fraction=good_fraction,
             )
-        filled_science = fill_bad_pixels(science_pixels, science_bad)
-        filled_template = fill_bad_pixels(template_pixels, template_bad)
+        filled_science, filled_science_variance = _fill_planes(
+            (science_pixels, science_variance), science_bad
+        )
+        filled_template, filled_template_variance = _fill_planes(
+            (template_pixels, template_variance), template_bad
+        )
         return cls(
             science=filled_science,
             template=filled_template,
-            science_variance=fill_bad_pixels(science_variance, science_bad),
-            template_variance=fill_bad_pixels(template_variance, template_bad),
+            science_variance=filled_science_variance,
+            template_variance=filled_template_variance,
             science_bad=science_bad,
             template_bad=template_bad,
             science_fill_error=_fill_error(science_pixels, filled_science, science_bad),
@@ -215,26 +219,34 @@ def fill_bad_pixels(pixels: np.ndarray, bad: np.ndarray) -> np.ndarray:
     filled : `numpy.ndarray`, (height, width), float32
         Copy with the bad pixels replaced.
     """
-    if not bad.any():
-        return pixels.copy()
-    filled = pixels.copy()
-    level = _level(pixels, bad)
-    missing = bad.copy()
+    return _fill_planes((pixels,), bad)[0]
+
+
+def _fill_planes(planes: Sequence[np.ndarray], bad: np.ndarray) -> list[np.ndarray]:
+    """Return copies of planes of one image with the same bad pixels filled in each; see `fill_bad_pixels`."""
+    filled = [plane.copy() for plane in planes]
+    missing = list(tiles_with(bad))
     for scale in _FILL_SCALES:
-        left = False
-        for tile, *_ in list(tiles_with(missing)):
+        unreached = []
+        for tile, rows, columns, index in missing:
             wide, own = around(tile, int(np.ceil(3.0 * scale)) + 1, bad.shape)
             good = ~bad[wide]
-            values = np.where(good, pixels[wide], np.float32(0.0))
-            norm, blurred = (
-                scipy.ndimage.gaussian_filter(plane, scale, mode="constant", truncate=3.0)[own]
-                for plane in (good.astype(np.float32), values)
-            )
-            near = missing[tile] & (norm > 0.02)
-            filled[tile][near] = blurred[near] / norm[near]
-            missing[tile][near] = False
-            left |= bool(missing[tile].any())
-        if not left:
+
+            def blur(plane: np.ndarray, scale: float, own: tuple[slice, slice]) -> np.ndarray:
+                return scipy.ndimage.gaussian_filter(plane, scale, mode="constant", truncate=3.0)[own]
+
+            norm = blur(good.astype(np.float32), scale, own)[rows, columns]
+            near = norm > 0.02
+            for plane, result in zip(planes, filled, strict=True):
+                blurred = blur(np.where(good, plane[wide], np.float32(0.0)), scale, own)[rows, columns]
+                result[tile][rows[near], columns[near]] = blurred[near] / norm[near]
+            if not near.all():
+                unreached.append((tile, rows[~near], columns[~near], index[~near]))
+        missing = unreached
+        if not missing:
             return filled
-    filled[missing] = level
+    for plane, result in zip(planes, filled, strict=True):
+        level = _level(plane, bad)
+        for tile, rows, columns, _ in missing:
+            result[tile][rows, columns] = level
     return filled

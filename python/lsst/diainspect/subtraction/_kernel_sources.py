@@ -159,10 +159,26 @@ def select_kernel_sources(
         column / pair.shape[1], row / pair.shape[0], pair.science[row, column], 2 * max_sources
     )
     science_x, science_y, science = fit_stars(
-        pair.science, pair.science_variance, pair.bad, pair.science_psf, x, y, radius, chosen=near
+        pair.science,
+        pair.science_variance,
+        pair.bad,
+        pair.science_psf,
+        x,
+        y,
+        radius,
+        bounds=pair.bounds,
+        chosen=near,
     )
     template_x, template_y, template = fit_stars(
-        pair.template, pair.template_variance, pair.bad, pair.template_psf, x, y, radius, chosen=near
+        pair.template,
+        pair.template_variance,
+        pair.bad,
+        pair.template_psf,
+        x,
+        y,
+        radius,
+        bounds=pair.bounds,
+        chosen=near,
     )
     fitted = np.isfinite(science_x + science_y)
     sources = KernelSources(

@@ -78,7 +78,8 @@ def subtract_matched(
     # What the kernel makes of a star must be linear in a cell; its pixels by themselves are noisier.
     broadened = scipy.signal.fftconvolve(kernel.basis, sharp_psf.centre()[None], mode="full", axes=(1, 2))
     fields = (pair.science_psf, pair.template_psf, PixelBasis(broadened, kernel.field))
-    grid = CellGrid.for_fields(pair.shape, fields, config.cellSize, config.cellHalo)
+    window = filter_window(pair, kernel.size)
+    grid = CellGrid.for_fields(pair.shape, fields, config.cellSize, config.cellHalo, min_window=window)
     x_first, y_first = pair.bounds.x.start, pair.bounds.y.start
     level = evaluate_polynomial(kernel.field, background)
 
@@ -118,7 +119,6 @@ def subtract_matched(
         SkyVariance(pair.science_variance, good, config.cellSize),
         SkyVariance(pair.template_variance, good, config.cellSize),
     )
-    window = filter_window(pair, grid, kernel.size)
 
     def filters_at(x: float, y: float, window: int) -> LocalFilters:
         return _local_filters(pair, kernel, direction, sky, x, y, window)[1]
@@ -165,10 +165,13 @@ def _local_filters(
     window: int,
 ) -> tuple[np.ndarray, LocalFilters]:
     """Return the decorrelation filter and the filters it makes, at a position in array coordinates."""
-    local_kernel = kernel.at(x + pair.bounds.x.start, y + pair.bounds.y.start)
+    local_kernel, local_psf = (
+        basis.at(x + pair.bounds.x.start, y + pair.bounds.y.start).astype(np.float32)
+        for basis in (kernel, pair.science_psf)
+    )
     kappa = transfer_from_image(local_kernel, window)
     science_variance, template_variance = (plane.at(x, y) for plane in sky)
-    psf = transfer_from_image(pair.science_psf.at(x + pair.bounds.x.start, y + pair.bounds.y.start), window)
+    psf = transfer_from_image(local_psf, window)
     if direction == "template":
         phi = decorrelation_transfer(kappa, science_variance, template_variance)
         return phi, LocalFilters(science=phi, template=phi * kappa, psf=phi * psf)

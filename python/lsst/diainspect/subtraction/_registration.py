@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DISPLACED", "Registration", "excess_scatter", "measure_registration"]
+__all__ = ["DISPLACED", "VARIABLE", "Registration", "excess_scatter", "measure_registration"]
 
 from dataclasses import dataclass
 
@@ -14,6 +14,9 @@ from ._kernel_sources import KernelSources
 
 DISPLACED = "displaced"
 """Reason for rejection of stars that moved; they still tell the flux ratio."""
+
+VARIABLE = "flux ratio"
+"""Reason for rejection of stars whose flux ratio is not that of the others."""
 
 _LEAST_FLUX_SCATTER = 1e-3
 """Least relative scatter assumed of single stars' flux ratios, so that the few brightest do not decide alone; what
@@ -129,7 +132,7 @@ def measure_registration(
         # A star that moved still tells the flux ratio; one that varies may be no star at all.
         steady &= ~variable
         still &= ~(variable | displaced) if (still & ~(variable | displaced)).sum() >= least else ~displaced
-        sources = sources.reject(variable, "flux ratio").reject(displaced, DISPLACED)
+        sources = sources.reject(variable, VARIABLE).reject(displaced, DISPLACED)
     weight = ratio_error[steady] ** -2
     flux_ratio = float(np.average(ratio[steady], weights=weight))
     registration = Registration(

@@ -7,6 +7,7 @@ __all__ = ["fit_stars"]
 from dataclasses import fields
 
 import numpy as np
+from lsst.images import Box
 
 from ..psf import PixelBasisPsf, PsfFit, fit_psf
 from ..stamps import gather_stamps, stamp_origin
@@ -21,6 +22,7 @@ def fit_stars(
     y: np.ndarray,
     radius: float,
     *,
+    bounds: Box | None = None,
     chosen: np.ndarray | None = None,
     iterations: int = 3,
 ) -> tuple[np.ndarray, np.ndarray, PsfFit]:
@@ -33,11 +35,13 @@ def fit_stars(
     bad : `numpy.ndarray`, (height, width), bool
         Pixels to leave out.
     psf : `PixelBasisPsf`
-        PSF; its bounds' start is the coordinate of the first pixel.
+        PSF.
     x, y : `numpy.ndarray`, (N,)
-        Starting positions [pixel], in the frame of the PSF's bounds.
+        Starting positions [pixel], in the frame of ``bounds``.
     radius : `float`
         Radius of the fitted disk [pixel].
+    bounds : `lsst.images.Box`, optional
+        Region of the image; that of the PSF when omitted.
     chosen : `numpy.ndarray`, (N,), bool, optional
         Sources to fit; all when omitted. What is returned for the others is NaN.
     iterations : `int`, optional
@@ -52,7 +56,7 @@ def fit_stars(
     """
     if chosen is not None and not chosen.all():
         found_x, found_y, some = fit_stars(
-            image, variance, bad, psf, x[chosen], y[chosen], radius, iterations=iterations
+            image, variance, bad, psf, x[chosen], y[chosen], radius, bounds=bounds, iterations=iterations
         )
 
         def spread_out(values: np.ndarray) -> np.ndarray:
@@ -62,7 +66,8 @@ def fit_stars(
 
         every = {field.name: spread_out(getattr(some, field.name)) for field in fields(PsfFit)}
         return spread_out(found_x), spread_out(found_y), PsfFit(**every)
-    x_first, y_first = psf.bounds.x.start, psf.bounds.y.start
+    box = psf.bounds if bounds is None else bounds
+    x_first, y_first = box.x.start, box.y.start
     # Room for the disk to follow a centroid by a couple of pixels.
     size = 2 * int(np.ceil(radius)) + 5
     x0, y0 = stamp_origin(x, y, size)

@@ -34,6 +34,10 @@ leaves the ratio of two noise floors in the filters, which then reach over tens 
 star's peak in the difference."""
 
 
+_LEAST_WINDOW = 256
+"""Least window of the filters that make the difference, if cells allow it [pixel]: those of sharp PSFs have tails of
+1e-5 beyond 50 pixels."""
+
 _FAINT = 1e-3
 """Modulus of the template's PSF transform below which it is not moved onto the science image: at the Nyquist frequency
 of a well-sampled image, where a shift by part of a pixel would give the filter long tails."""
@@ -78,13 +82,18 @@ class ZogySubtractor(Subtractor):
         beta = registration.flux_ratio
 
         grid = CellGrid.for_fields(
-            pair.shape, (pair.science_psf, pair.template_psf), config.cellSize, config.cellHalo
+            pair.shape,
+            (pair.science_psf, pair.template_psf),
+            config.cellSize,
+            config.cellHalo,
+            min_window=filter_window(pair),
         )
         good = ~pair.bad
         science_sky = SkyVariance(pair.science_variance, good, config.cellSize)
         template_sky = SkyVariance(pair.template_variance, good, config.cellSize)
         x_first, y_first = pair.bounds.x.start, pair.bounds.y.start
-        window = filter_window(pair, grid)
+        # Where a filter is cut, what the two make of a bright star does not cancel.
+        window = min(max(filter_window(pair), _LEAST_WINDOW), grid.window_size)
 
         @cache
         def filters_at(x: float, y: float, window: int) -> LocalFilters:
