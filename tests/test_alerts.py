@@ -644,6 +644,23 @@ def test_command_writes_datasets_that_the_pipeline_diagnoses(tmp_path: Path) -> 
     assert "already has alert_dia_stamps" in again.output
 
 
+def test_alerts_without_noise_and_psfs_are_diagnosed_with_estimates(tmp_path: Path) -> None:
+    archive = next(_data("ztf_2018_skyportal").glob("*.tar.xz"))
+    with tarfile.open(archive) as members:
+        one = next(member for member in members if member.name.endswith(".avro"))
+        members.extract(one, tmp_path, filter="data")
+    repo = str(tmp_path / "repo")
+    result = CliRunner().invoke(main, ["ingest-alerts", repo, str(tmp_path / one.name), "--estimate"])
+    assert result.exit_code == 0, result.output
+    butler = Butler.from_config(repo, collections="DiaAlerts/input")
+    (ref,) = butler.query_datasets("alert_dia_stamps")
+    stamps = StampSet.from_tables(butler.get(ref))
+    plugin = diagnostic_registry["psfPhotometry"]
+    measured = measure_diagnostics(stamps, {"psfPhotometry": plugin(plugin.ConfigClass())})
+    assert not measured["psfPhotometry_flag"][0]
+    assert (stamps.planes["differenceVariance"][0] > 0).any()
+
+
 def test_other_alerts_of_a_visit_can_follow_under_another_name(tmp_path: Path) -> None:
     repo = tmp_path / "repo"
     ingest_alerts(repo, _write(tmp_path / "a.avro", [_rubin(1)]))

@@ -17,7 +17,16 @@ def test_page_of_the_dataset_types_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["../README.md", "configuration.md", "methods.md", "truth.md", "stamps.md", "datasets.md"]
+    "page",
+    [
+        "../README.md",
+        "alert_validation.md",
+        "configuration.md",
+        "methods.md",
+        "truth.md",
+        "stamps.md",
+        "datasets.md",
+    ],
 )
 def test_links_between_pages_lead_somewhere(page: str) -> None:
 

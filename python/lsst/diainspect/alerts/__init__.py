@@ -2,6 +2,7 @@
 
 from ._alert import Alert, AlertError, SkippedAlert
 from ._alert_stamps import AlertStamps, iterate_stamps, read_alerts, stack_alerts
+from ._estimated_planes import estimate_planes
 from ._ingest_alerts import AlertIngest, ingest_alerts
 from ._packet_files import iterate_alerts
 from ._write_alerts import write_alerts
@@ -12,6 +13,7 @@ __all__ = [
     "AlertIngest",
     "AlertStamps",
     "SkippedAlert",
+    "estimate_planes",
     "ingest_alerts",
     "iterate_alerts",
     "iterate_stamps",

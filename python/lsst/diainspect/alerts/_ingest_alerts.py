@@ -23,6 +23,7 @@ from ..instruments import DiaAlerts, ExposureRecord, insert_exposure_records
 from ..stamps import MODELS, PLANES
 from ._alert import AlertError
 from ._alert_stamps import DEFAULT_CHUNK, DEFAULT_PSF_SIZE, DEFAULT_SIZE, Paths, check_sizes, iterate_stamps
+from ._estimated_planes import estimate_planes
 
 _DIMENSIONS = ("instrument", "visit", "detector")
 
@@ -64,6 +65,7 @@ def ingest_alerts(
     size: int = DEFAULT_SIZE,
     psf_size: int = DEFAULT_PSF_SIZE,
     exposure_time: float = 30.0,
+    estimate: bool = False,
     chunk: int = DEFAULT_CHUNK,
     report: Callable[[str], None] = lambda message: None,
 ) -> AlertIngest:
@@ -89,6 +91,8 @@ def ingest_alerts(
         Sides of stamps and PSF images [pixel].
     exposure_time : `float`, optional
         Exposure time to record for the visits, of which alerts tell only the middle [s].
+    estimate : `bool`, optional
+        Estimate variances and PSFs that the alerts do not have, as `estimate_planes` does for each chunk.
     chunk : `int`, optional
         Alerts in memory at a time.
     report : callable, optional
@@ -116,7 +120,8 @@ def ingest_alerts(
         for read in iterate_stamps(paths, size=size, psf_size=psf_size, chunk=chunk):
             skipped.append(read.skipped)
             n_alerts += len(read.stamps)
-            _spill(read.stamps.to_table(), Path(folder), parts)
+            stamps = estimate_planes(read.stamps) if estimate and len(read.stamps) else read.stamps
+            _spill(stamps.to_table(), Path(folder), parts)
             report(f"{n_alerts} alerts of {len(parts)} detectors read")
         left_out = stack_tables(skipped) if skipped else None
         if not n_alerts or left_out is None:
