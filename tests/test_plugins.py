@@ -11,7 +11,10 @@ import pytest
 import yaml
 from lsst.daf.butler import Butler
 
+import lsst.diainspect
 from commands import Command, run_command, run_pipeline
+
+PIPELINES = Path(lsst.diainspect.__file__).parent / "pipelines"
 
 MODULE = '''
 from typing import ClassVar
@@ -120,16 +123,11 @@ def repo(simulate: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="module")
 def run(repo: Path, third_party: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Command:
     """The pipeline of a third party: its subtractor in place of one of ours, its diagnostic beside ours."""
-    classes = {
-        "subtractAl": "SubtractImagesTask",
-        "detectAl": "DetectDiaSourcesTask",
-        "cutStampsAl": "CutStampsTask",
-        "diagnoseAl": "DiagnoseSourcesTask",
-        "metricsAl": "MeasureDifferenceMetricsTask",
-    }
+    ingredient = yaml.safe_load((PIPELINES / "_ingredients" / "subtractAl.yaml").read_text())
+    classes = {label: task["class"] for label, task in ingredient["tasks"].items()}
+    classes["matchTruthAl"] = "lsst.diainspect.tasks.MatchTruthTask"
     tasks: dict[str, dict] = {
-        label: {"class": f"lsst.diainspect.tasks.{name}", "config": {"connections.method": "double"}}
-        for label, name in classes.items()
+        label: {"class": name, "config": {"connections.method": "double"}} for label, name in classes.items()
     }
     tasks["subtractAl"]["config"]["subtractor"] = "double"
     pipeline = tmp_path_factory.mktemp("pipeline") / "double.yaml"

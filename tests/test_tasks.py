@@ -371,10 +371,15 @@ def test_comparison_of_a_method_with_itself_matches_everything(sources: Table, d
 
 
 def test_comparison_goes_on_without_a_method(butler: Butler, sources: Table, diagnostics: Table) -> None:
-    for name, table in (("zogy_dia_source", sources), ("zogy_dia_diagnostics", diagnostics)):
+    tables = {
+        "zogy_dia_source": sources,
+        "zogy_dia_diagnostics": diagnostics,
+        "zogy_dia_classification": diagnostics[["diaSourceId"]],
+    }
+    for name, table in tables.items():
         butler.put(table, name, DATA_ID, run=INPUT)
     task = _configured(CompareSubtractionsTask, methods=["zogy"])
-    names = ("zogy_dia_source", "zogy_dia_diagnostics", "comparison")
+    names = (*tables, "comparison")
     quantum = _quantum(task, butler, names)
     runTestQuantum(task, butler, quantum, mockRun=False)
     assert len(butler.get("subtraction_comparison", DATA_ID)) == len(sources)
