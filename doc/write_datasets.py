@@ -18,6 +18,7 @@ from lsst.diainspect.simulation import SceneConfig, artefact_table, simulate_pai
 from lsst.diainspect.stamps import MODELS, PLANES
 from lsst.diainspect.tasks import (
     CalibrateDifferenceTask,
+    ClassifySourcesTask,
     CompareSubtractionsTask,
     CutStampsTask,
     DetectDiaSourcesTask,
@@ -39,6 +40,7 @@ _STEPS = (
     "cutStamps",
     "maps",
     "diagnose",
+    "classify",
     "metrics",
     "calibrate",
     "matchTruth",
@@ -127,6 +129,9 @@ def _make_tables() -> list[tuple[str, str, Table]]:
     stamps = cut.run(sources, subtracted.filters, subtracted.difference, pair.science, pair.template).stamps
     diagnose = DiagnoseSourcesTask(config=DiagnoseSourcesTask.ConfigClass())
     diagnostics = diagnose.run(stamps, subtracted.filters).diagnostics
+    classification = (
+        ClassifySourcesTask(config=ClassifySourcesTask.ConfigClass()).run(diagnostics, sources).classification
+    )
     measured = MeasureDifferenceMetricsTask(config=MeasureDifferenceMetricsTask.ConfigClass()).run(
         pair.science,
         pair.template,
@@ -186,6 +191,12 @@ def _make_tables() -> list[tuple[str, str, Table]]:
             "`{method}_dia_diagnostics`",
             "One row a source, in the order of `{method}_dia_source`. Each diagnostic's columns carry its name.",
             diagnostics,
+        ),
+        (
+            "`{method}_dia_classification`",
+            "One row a source, in the order of `{method}_dia_diagnostics`; [classification.md](classification.md) says "
+            "how the scores are made.",
+            classification,
         ),
         (
             "`{method}_kernel_sources`",

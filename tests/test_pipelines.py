@@ -22,6 +22,7 @@ TASKS = [
     tasks.CalibrateDifferenceTask,
     tasks.CutStampsTask,
     tasks.DiagnoseSourcesTask,
+    tasks.ClassifySourcesTask,
     tasks.MeasureDetectorMapsTask,
     tasks.MeasureDifferenceMetricsTask,
     tasks.CompareSubtractionsTask,
@@ -31,7 +32,7 @@ TASKS = [
     tasks.MatchTruthTask,
     tasks.SummarizeTruthTask,
 ]
-CHAIN = ("subtract", "detect", "cutStamps", "maps", "diagnose", "metrics", "calibrate")
+CHAIN = ("subtract", "detect", "cutStamps", "maps", "diagnose", "classify", "metrics", "calibrate")
 
 
 def _build(overrides: dict[str, dict[str, object]], uri: str = INSPECT, *, check: bool = True) -> Pipeline:
