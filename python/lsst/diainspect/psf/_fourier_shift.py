@@ -23,9 +23,7 @@ class ShiftableImages:
     def __init__(self, images: np.ndarray) -> None:
         self._dtype = images.dtype
         self._inner = images.shape[-2:]
-        height, width = (
-            scipy.fft.next_fast_len(length + 2 * _PADDING, real=True) for length in self._inner
-        )
+        height, width = (scipy.fft.next_fast_len(length + 2 * _PADDING, real=True) for length in self._inner)
         self._shape = (height, width)
         self._ky = scipy.fft.fftfreq(height).astype(images.dtype)
         self._kx = scipy.fft.rfftfreq(width).astype(images.dtype)

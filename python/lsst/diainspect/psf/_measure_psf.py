@@ -13,9 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import astropy.units as u
-import galsim
 import numpy as np
-import piff
 import scipy.ndimage
 from astropy.table import Table
 from lsst.images import Box
@@ -360,6 +358,10 @@ def _cut(
 
 def _fit_core(stamps: _Stamps, stars: StarCandidates, index: np.ndarray, bounds: Box, order: int) -> _Fit:
     """Fit the pixel grid with Piff."""
+    # Imported where they are used: it takes a second, which every quantum would pay.
+    import galsim
+    import piff
+
     size = stamps.data.shape[-1]
     field = PolynomialField(bounds, order)
     u_field, v_field = field.normalise(stars.x[index] + bounds.x.start, stars.y[index] + bounds.y.start)

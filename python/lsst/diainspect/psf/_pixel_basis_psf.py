@@ -11,9 +11,7 @@ __all__ = ["PixelBasisPsf"]
 from dataclasses import dataclass
 from typing import Self
 
-import galsim
 import numpy as np
-import piff
 from lsst.images import Box
 from lsst.images.psfs import GaussianPointSpreadFunction, PiffWrapper, PointSpreadFunction
 
@@ -121,6 +119,10 @@ class PixelBasisPsf(PixelBasis):
         psf : `lsst.images.psfs.PiffWrapper`
             PSF whose images at integer centres are those of this one.
         """
+        # Imported where they are used: it takes a second, which every quantum without PSFs would pay too.
+        import galsim
+        import piff
+
         # Piff evaluates plain monomials of u = scale * x, so the scale brings u to order unity.
         scale = 1.0 / max(abs(edge) for edge in (*_extent(self.bounds), 1))
         model = piff.PixelGrid(scale=scale, size=self.size, interp="Lanczos(7)", centered=False)
@@ -163,7 +165,12 @@ def _chebyshev_to_monomials(field: PolynomialField, scale: float) -> np.ndarray:
 
 def _from_own_piff(psf: PointSpreadFunction, bounds: Box) -> PixelBasisPsf | None:
     """Read back what `PixelBasisPsf.to_piff` made; None for any other PSF."""
-    if not isinstance(psf, PiffWrapper) or not isinstance(psf.piff_psf, piff.SimplePSF):
+    if not isinstance(psf, PiffWrapper):
+        return None
+    import galsim
+    import piff
+
+    if not isinstance(psf.piff_psf, piff.SimplePSF):
         return None
     model, interpolation = psf.piff_psf.model, psf.piff_psf.interp
     wcs = getattr(psf.piff_psf, "wcs", None)
