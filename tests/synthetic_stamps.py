@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,10 +38,10 @@ class Observation:
     conditions: ObservingConditions
 
 
-def observe(
-    subtractor: Subtractor, science_seeing: float, template_seeing: float, seed: int = 5
-) -> Observation:
-    """Subtract a small scene for the filters that come out."""
+@functools.cache
+def _small_scene(
+    science_seeing: float, template_seeing: float, seed: int
+) -> tuple[ObservingConditions, ImagePair]:
     conditions = ObservingConditions(
         science_seeing=science_seeing, template_seeing=template_seeing, shift_x=0.3, shift_y=-0.2
     )
@@ -48,9 +49,16 @@ def observe(
         star_density=40, star_magnitudes=(16.5, 23.0), galaxy_density=3, n_transients=0, n_variables=0
     )
     simulated = simulate_pair(conditions, scene, seed, size=600)
-    pair = ImagePair.from_images(
+    return conditions, ImagePair.from_images(
         simulated.science, simulated.template, simulated.science_psf, simulated.template_psf
     )
+
+
+def observe(
+    subtractor: Subtractor, science_seeing: float, template_seeing: float, seed: int = 5
+) -> Observation:
+    """Subtract a small scene for the filters that come out."""
+    conditions, pair = _small_scene(science_seeing, template_seeing, seed)
     return Observation(result_filters(subtractor.subtract(pair), pair), conditions)
 
 

@@ -281,6 +281,43 @@ def test_pixels_that_were_filled_have_no_weight(plane, ignored):
     assert {name for name, bit in MASK_BITS.items() if without[bit]} == ignored
 
 
+@pytest.mark.parametrize("kind", [">f4", ">f8", "<f8"])
+def test_weights_do_not_depend_on_how_files_hold_numbers(kind):
+    rng = np.random.default_rng(1)
+    planes = {
+        "difference": rng.normal(size=(4, 9, 9)).astype(np.float32),
+        "differenceVariance": rng.uniform(-0.5, 4.0, (4, 9, 9)).astype(np.float32),
+        "mask": np.where(rng.uniform(size=(4, 9, 9)) < 0.2, 1 << MASK_BITS["SATURATED"], 0).astype(np.uint32),
+    }
+    planes["difference"][0, 0, :3] = np.nan, np.inf, -np.inf
+    sources = source_table(np.zeros(4), np.zeros(4))
+    native = StampSet(sources, planes)
+    held = StampSet(
+        sources,
+        {name: plane.astype(">u4" if name == "mask" else kind) for name, plane in planes.items()},
+    )
+    np.testing.assert_array_equal(held.weight("difference"), native.weight("difference"))
+    np.testing.assert_array_equal(held.good_pixels("difference"), native.good_pixels("difference"))
+    good = np.isfinite(planes["difference"]) & (planes["differenceVariance"] > 0) & (planes["mask"] == 0)
+    np.testing.assert_allclose(
+        native.weight("difference"), np.where(good, 1.0 / planes["differenceVariance"], 0.0), rtol=1e-6
+    )
+    np.testing.assert_array_equal(native.good_pixels("difference"), np.where(good, planes["difference"], 0.0))
+
+
+def test_stamps_cut_in_parts_share_what_was_prepared_of_their_models():
+    basis = varying_psf()
+    first, second = (
+        StampModel.from_pixel_basis(basis, np.array([x]), np.array([1030.0])) for x in (510.0, 570.0)
+    )
+    assert first._shifted is second._shifted
+    other = StampModel.from_pixel_basis(varying_psf(), np.array([510.0]), np.array([1030.0]))
+    assert other._shifted is not first._shifted
+    # Both have the images of their own places.
+    for model in (first, second):
+        np.testing.assert_allclose(model.shifted(np.zeros(1), np.zeros(1), 11), model.images(), atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [0, -3])
 def test_size_must_be_positive(size):
     with pytest.raises(ValueError, match="must be positive"):

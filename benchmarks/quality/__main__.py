@@ -11,11 +11,15 @@ from pathlib import Path
 
 import click
 
+from ._beaten import beaten, write_beaten
 from ._methods import OWN_METHODS, MethodSpec
 from ._peers import PEERS
+from ._real import compare_on_pair
+from ._real_pairs import REAL_PAIRS, data_folder
+from ._real_table import load_real, real_path, real_table, store_real, write_real
 from ._run_one import is_current, read_result, result_path, run_one, store_failure
 from ._scenes import SceneSpec, make_scene
-from ._table import make_tables, write_tables
+from ._table import make_tables, pooled_groups, write_tables
 
 _PEER_SIZE = 1024
 """Peers run on scenes up to this size unless asked for: some need more memory than a laptop has [pixel]."""
@@ -166,16 +170,46 @@ def one(directory: Path, scene: str, method: str, overrides: tuple[str, ...], la
 @click.option("--group", "groups", multiple=True, help="Only groups whose name contains this.")
 def table(directory: Path, page: Path | None, figures: Path | None, groups: tuple[str, ...]) -> None:
     """Print one table for each kind of scene."""
-    text = make_tables(directory, groups)
+    shown = os.path.relpath(figures, page.parent) if page is not None and figures is not None else ""
+    pooled = pooled_groups(directory, groups)
+    text = make_tables(directory, groups, shown, pooled)
     click.echo(text)
     if page is not None:
         write_tables(page, text)
+        write_beaten(page, beaten(pooled))
         click.echo(f"Wrote {page}.", err=True)
     if figures is not None:
         from ._plots import write_plots
 
-        for path in write_plots(directory, figures, groups):
+        for path in write_plots(pooled, figures):
             click.echo(f"Wrote {path}.", err=True)
+
+
+@main.command()
+@directory_argument
+@click.option("--pair", "pairs", type=click.Choice(list(REAL_PAIRS)), multiple=True, default=list(REAL_PAIRS))
+@click.option(
+    "--write", "page", type=click.Path(dir_okay=False, exists=True, path_type=Path), help="Page to update."
+)
+@click.option("--force", is_flag=True, help="Run again what has a result.")
+def real(directory: Path, pairs: tuple[str, ...], page: Path | None, force: bool) -> None:
+    """Measure al and zogy on real pairs beside the differences that come with them.
+
+    The pairs are read from the folder that DIAINSPECT_TESTDATA_DIR names.
+    """
+    results = []
+    for number, name in enumerate(pairs, start=1):
+        path = real_path(directory, name)
+        start = time.monotonic()
+        if force or not path.exists():
+            store_real(path, compare_on_pair(REAL_PAIRS[name](data_folder())))
+        results.append(load_real(path))
+        click.echo(f"[{number}/{len(pairs)}] {results[-1].name}: {time.monotonic() - start:.0f} s", err=True)
+    text = real_table(results)
+    click.echo(text)
+    if page is not None:
+        write_real(page, text)
+        click.echo(f"Wrote {page}.", err=True)
 
 
 def _numbers(text: str) -> list[int]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ._methods import MethodSpec
 from ._output import MethodOutput
+from ._scenes import FLUX_SCALE, SHIFT
 
 _SECONDS = 1800
 """Longest run of a peer, and of an installation [s]."""
@@ -34,11 +35,14 @@ class Peer:
         Arguments of ``pip install``, one step after the other.
     module : `str`
         What must be importable in the end.
+    stand_ins : `tuple` [`str`, ...], optional
+        Programs that it starts when imported and that what is called here has no use for: empty ones are made.
     """
 
     python: str
     steps: tuple[tuple[str, ...], ...]
     module: str
+    stand_ins: tuple[str, ...] = ()
 
 
 PEERS: dict[str, Peer] = {
@@ -51,7 +55,11 @@ PEERS: dict[str, Peer] = {
     ),
     # It imports what it does not declare, and uses np.float.
     "zogyp": Peer(
-        "3.11", (("zogyp", "numpy<1.24", "scipy", "astropy<6", "sep<1.4", "matplotlib<3.9"),), "zogyp.zip"
+        "3.11",
+        (("zogyp", "numpy<1.24", "scipy", "astropy<6", "sep<1.4", "matplotlib<3.9"),),
+        "zogyp.zip",
+        # Its programs measure PSFs and offsets with SExtractor; the core is given the true ones.
+        stand_ins=("sex",),
     ),
 }
 
@@ -96,13 +104,38 @@ def _install(peer: Peer, environment: Path, python: Path) -> str:
     commands += [[str(python), "-m", "pip", "install", "-q", *step] for step in peer.steps]
     commands += [[str(python), "-c", f"import {peer.module}"]]
     for command in commands:
+        if command == commands[-1]:
+            _make_stand_ins(peer, environment)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_SECONDS,
+                env=_variables(environment),
+            )
         except subprocess.TimeoutExpired:
             return f"{' '.join(command[1:])} took longer than {_SECONDS} s"
         if done.returncode:
             return f"{' '.join(command[2:])}: {_reason(done.stderr)}"
     return ""
+
+
+def _make_stand_ins(peer: Peer, environment: Path) -> None:
+    for name in peer.stand_ins:
+        program = environment / "bin" / name
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+
+
+def _variables(environment: Path) -> dict[str, str]:
+    """Return the environment variables of a peer's process, its own programs first on the path."""
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", "")]),
+        "PYTHONPATH": "",
+    }
 
 
 def _find_python(version: str) -> str | None:
@@ -146,14 +179,16 @@ def run_peer(
     """
     python = make_environment(directory, method.name)
     script = Path(__file__).with_name("peer_script.py")
+    known = json.dumps({"fluxScale": FLUX_SCALE, "shift": SHIFT})
     with tempfile.TemporaryDirectory(dir=directory) as output:
         done = subprocess.run(
-            [str(python), str(script), method.name, str(folder.resolve()), output],
+            [str(python), str(script), method.name, str(folder.resolve()), output, known],
             capture_output=True,
             text=True,
             check=False,
             timeout=_SECONDS,
             cwd=output,
+            env=_variables(python.parents[1]),
         )
         if done.returncode:
             raise RuntimeError(f"{method.name} ended with {done.returncode}: {_reason(done.stderr)}")

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["make_tables", "pooled_groups", "write_tables"]
+__all__ = [
+    "ROWS",
+    "PooledGroups",
+    "describe_group",
+    "make_tables",
+    "plot_name",
+    "pooled_groups",
+    "write_tables",
+]
 
 import importlib.metadata
 import json
@@ -11,7 +19,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ._pool import PooledResults, pool
+import numpy as np
+
+from ._bars import bar_of
+from ._methods import OWN_METHODS
+from ._page import write_between
+from ._peers import PEERS
+from ._pool import Figure, PooledResults, pool
 
 BEGIN, END = "<!-- benchmark tables: begin -->", "<!-- benchmark tables: end -->"
 
@@ -58,56 +72,80 @@ def _stars(name: str) -> Callable[[PooledResults], str]:
     return text
 
 
-_ROWS: Sequence[tuple[str, Callable[[PooledResults], str]]] = (
-    ("sky sigma of the score", _number("scoreSigma", 4)),
-    ("sky sigma of D / sqrt(variance)", _number("differenceSigma", 4)),
-    ("median of the score in the sky", _number("scoreMedian", 3)),
-    ("neighbour correlation of D, the larger of x and y", _number("correlation", 4)),
-    ("false detections / Mpix at 5 sigma (95 % limit; count)", _false),
-    ("... in blank sky", _number("falseBlank", 2)),
-    ("... near sources", _number("falseSource", 2)),
-    ("second detections of one change / Mpix", _number("duplicates", 2)),
-    ("completeness at S/N 5-7 [%]", _percent("completeness", 1)),
-    ("... less the ideal's [%] (95 % bound; discordant)", _difference),
-    ("S/N at 50 % completeness", _number("half", 3)),
-    ("... over the ideal's", _number("halfRatio", 4)),
-    ("measured S/N over the ideal's, isolated", _number("snrRatio", 4)),
-    ("... in blank sky", _number("snrRatioBlank", 4)),
-    ("... on hosts", _number("snrRatioHosted", 4)),
-    ("held-out stars of 16-18 mag: rms; floor; ratio (count)", _stars("stars16")),
-    ("held-out stars of 18-20 mag: rms; floor; ratio (count)", _stars("stars18")),
-    ("fitted stars of 16-18 mag", _stars("stars16Fitted")),
-    ("fitted stars of 18-20 mag", _stars("stars18Fitted")),
-    ("flux bias [%], S/N 10-1000, isolated", _percent("flux", 2)),
-    ("... in blank sky [%]", _percent("fluxBlank", 2)),
-    ("... on hosts [%]", _percent("fluxHosted", 2)),
-    ("... appearing [%]", _percent("fluxUp", 2)),
-    ("... gone [%]", _percent("fluxDown", 2)),
-    ("CPU [s]", _number("cpu", 2)),
-    ("wall [s]", _number("wall", 2)),
-    ("CPU in FFT pairs", _number("fftPairs", 1)),
-    ("peak memory beyond the inputs [GiB]", _number("memory", 2)),
+ROWS: Sequence[tuple[str, str, Callable[[PooledResults], str]]] = (
+    ("scoreSigma", "sky sigma of the score", _number("scoreSigma", 4)),
+    ("differenceSigma", "sky sigma of D / sqrt(variance)", _number("differenceSigma", 4)),
+    ("scoreMedian", "median of the score in the sky", _number("scoreMedian", 3)),
+    ("correlation", "neighbour correlation of D, the larger of x and y", _number("correlation", 4)),
+    ("false", "false detections / Mpix at 5 sigma (95 % limit; count)", _false),
+    ("falseBlank", "... in blank sky", _number("falseBlank", 2)),
+    ("falseSource", "... near sources", _number("falseSource", 2)),
+    ("duplicates", "second detections of one change / Mpix", _number("duplicates", 2)),
+    ("completeness", "completeness at S/N 5-7 [%]", _percent("completeness", 1)),
+    ("completenessDifference", "... less the ideal's [%] (95 % bound; discordant)", _difference),
+    ("half", "S/N at 50 % completeness", _number("half", 3)),
+    ("halfRatio", "... over the ideal's", _number("halfRatio", 4)),
+    ("snrRatio", "measured S/N over the ideal's, isolated", _number("snrRatio", 4)),
+    ("snrRatioBlank", "... in blank sky", _number("snrRatioBlank", 4)),
+    ("snrRatioHosted", "... on hosts", _number("snrRatioHosted", 4)),
+    ("stars16", "held-out stars of 16-18 mag: rms; floor; ratio (count)", _stars("stars16")),
+    ("stars18", "held-out stars of 18-20 mag: rms; floor; ratio (count)", _stars("stars18")),
+    ("stars16Fitted", "fitted stars of 16-18 mag", _stars("stars16Fitted")),
+    ("stars18Fitted", "fitted stars of 18-20 mag", _stars("stars18Fitted")),
+    ("flux", "flux bias [%], S/N 10-1000, isolated", _percent("flux", 2)),
+    ("fluxBlank", "... in blank sky [%]", _percent("fluxBlank", 2)),
+    ("fluxHosted", "... on hosts [%]", _percent("fluxHosted", 2)),
+    ("fluxUp", "... appearing [%]", _percent("fluxUp", 2)),
+    ("fluxDown", "... gone [%]", _percent("fluxDown", 2)),
+    ("cpu", "CPU of the subtraction [s]", _number("cpu", 2)),
+    ("wall", "wall [s]", _number("wall", 2)),
+    ("fftPairs", "CPU in FFT pairs", _number("fftPairs", 1)),
+    ("peerRatio", "CPU of the cheapest peer over this", _number("peerRatio", 1)),
+    ("candidatesCpu", "CPU of the candidate table, apart [s]", _number("candidatesCpu", 2)),
+    ("candidatesFftPairs", "... in FFT pairs", _number("candidatesFftPairs", 1)),
+    ("fftPair", "one FFT pair [ms]", _number("fftPair", 1)),
+    ("memory", "peak memory beyond the inputs [GiB]", _number("memory", 2)),
 )
+"""Rows of the tables: name, which is that of the figure, title, and how it is shown."""
 
 
-def pooled_groups(
-    directory: Path, groups: Sequence[str] = ()
-) -> dict[str, list[tuple[PooledResults, list[dict[str, Any]]]]]:
+type PooledGroups = dict[str, list[tuple[PooledResults, list[dict[str, Any]]]]]
+"""By group of scenes each method's pooled figures and its results."""
+
+
+def pooled_groups(directory: Path, groups: Sequence[str] = ()) -> PooledGroups:
     """Read all results and pool them by kind of scene and by method."""
     by_group: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted((directory / "results").glob("*/*.json")):
         result = json.loads(path.read_text())
         if not groups or any(part in result["group"] for part in groups):
             by_group[result["group"]][result["method"]].append(result)
-    pooled = {}
+    pooled: PooledGroups = {}
     for group, methods in sorted(by_group.items()):
         ideal = {result["scene"]: result for result in methods.get("ideal", []) if "measured" in result}
         names = sorted(methods, key=lambda name: (_FIRST.index(name) if name in _FIRST else 9, name))
         pooled[group] = [(pool(methods[name], ideal), methods[name]) for name in names]
+        _compare_with_peers([row for row, _ in pooled[group]])
     return pooled
 
 
-def make_tables(directory: Path, groups: Sequence[str] = ()) -> str:
+def _compare_with_peers(rows: Sequence[PooledResults]) -> None:
+    """Add to our methods' figures how much more CPU the cheapest peer takes on the same scenes."""
+    peers = [row.figures["cpu"] for row in rows if row.method in PEERS and row.figures]
+    for row in rows:
+        if not row.figures:
+            continue
+        row.figures["peerRatio"] = Figure(np.nan)
+        if peers and row.method in OWN_METHODS:
+            cheapest, own = min(peers, key=lambda figure: figure.value), row.figures["cpu"]
+            ratio = cheapest.value / own.value
+            error = ratio * float(np.hypot(cheapest.error / cheapest.value, own.error / own.value))
+            row.figures["peerRatio"] = Figure(ratio, error)
+
+
+def make_tables(
+    directory: Path, groups: Sequence[str] = (), figures: str = "", pooled: PooledGroups | None = None
+) -> str:
     """Return the tables as Markdown.
 
     Parameters
@@ -116,10 +154,16 @@ def make_tables(directory: Path, groups: Sequence[str] = ()) -> str:
         The benchmark's directory.
     groups : sequence [`str`], optional
         Take only groups whose name contains one of these.
+    figures : `str`, optional
+        Folder of the plots as seen from the page, to show them below the tables; no plots when empty.
+    pooled : `dict`, optional
+        What `pooled_groups` returned, where that is at hand.
     """
     parts = []
-    for group, entries in pooled_groups(directory, groups).items():
+    for group, entries in (pooled or pooled_groups(directory, groups)).items():
         parts.append(_table(group, entries))
+        if figures and any(row.figures for row, _ in entries):
+            parts.append(f"![{group}]({figures}/{plot_name(group)})")
     if not parts:
         return "No results."
     return "\n\n".join([*parts, _versions(directory)])
@@ -128,23 +172,41 @@ def make_tables(directory: Path, groups: Sequence[str] = ()) -> str:
 def _table(group: str, entries: list[tuple[PooledResults, list[dict[str, Any]]]]) -> str:
     rows = [row for row, _ in entries]
     shown = [row for row in rows if row.figures]
-    lines = [f"### {_describe(group)}", ""]
+    lines = [f"### {describe_group(group)}", ""]
     if shown:
         first = shown[0].figures
         lines += [
             f"{first['mpix'].value:.1f} Mpix; noise alone makes {first['floor'].value:.2f} false detections / Mpix.",
             "",
-            "| | " + " | ".join(f"{row.method} ({row.n_scenes})" for row in shown) + " |",
-            "|---" * (len(shown) + 1) + "|",
+            "| | " + " | ".join(f"{row.method} ({row.n_scenes})" for row in shown) + " | bar |",
+            "|---" * (len(shown) + 2) + "|",
         ]
-        lines += [f"| {title} | " + " | ".join(text(row) for row in shown) + " |" for title, text in _ROWS]
+        lines += [
+            f"| {title} | " + " | ".join(text(row) for row in shown) + f" | {_bar(name, group, shown)} |"
+            for name, title, text in ROWS
+            if any(text(row) != "-" for row in shown)
+        ]
     for row in rows:
         if row.problem:
             lines += ["", f"{row.method}: {row.problem}"]
     return "\n".join(lines)
 
 
-def _describe(group: str) -> str:
+def _bar(name: str, group: str, rows: Sequence[PooledResults]) -> str:
+    """Return the bar of a row and which of our methods reach it."""
+    bar = bar_of(name, group)
+    verdicts = [(row.method, bar.verdict(row)) for row in rows if row.method in OWN_METHODS] if bar else []
+    told = [f"{method} {verdict}" for method, verdict in verdicts if verdict]
+    return f"{bar.text}: {', '.join(told)}" if bar and told else ""
+
+
+def plot_name(group: str) -> str:
+    """Return the name of the file with the plots of a group."""
+    return f"benchmark_{group}.png"
+
+
+def describe_group(group: str) -> str:
+    """Return what the scenes of a group are, in words."""
     size, order, psf, template, jitter, *blank = group.split("-")
     seeing = {
         "f": "science blunter (0.9 against 0.7 arcsec)",
@@ -167,9 +229,4 @@ def _versions(directory: Path) -> str:
 
 def write_tables(page: Path, text: str) -> None:
     """Put the tables between the markers of a page; ValueError when it has none."""
-    content = page.read_text()
-    if BEGIN not in content or END not in content:
-        raise ValueError(f"{page} has no lines {BEGIN} and {END} to write between.")
-    head, _, rest = content.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    page.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
+    write_between(page, BEGIN, END, text)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["LinearFit", "fit_linear"]
+__all__ = ["LinearFit", "add_products", "fit_linear"]
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+
+from .compiled import compiled
 
 _MAX_CONDITION = {np.dtype(np.float32): 1e5, np.dtype(np.float64): 1e12}
 """Normal matrices worse than this, after scaling to unit diagonal, are reported as not measured. Sums over the pixels
@@ -83,11 +85,10 @@ def fit_linear(
         weight = np.where(used, weight, 0.0).astype(dtype, copy=False)
         values = np.where(used, data, 0.0).astype(dtype, copy=False)
     design = np.asarray(design, dtype=dtype)
-    weighted = design * weight[:, None, :]
-    normal = (weighted @ design.transpose(0, 2, 1)).astype(float, copy=False)
-    right = (weighted @ values[:, :, None])[..., 0].astype(float, copy=False)
+    n_stamps, n_columns = design.shape[:2]
+    normal, right = np.empty((n_stamps, n_columns, n_columns)), np.empty((n_stamps, n_columns))
+    add_products(values, design, weight, normal, right)
     n_data = used.sum(axis=1)
-    n_columns = design.shape[1]
 
     diagonal = np.diagonal(normal, axis1=1, axis2=2)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -101,9 +102,61 @@ def fit_linear(
     scale = np.where(solvable[:, None], scale, np.nan)
     covariance = inverse * scale[:, :, None] * scale[:, None, :]
     amplitude = np.einsum("npq,nq->np", covariance, right)
-    residual = values - (amplitude.astype(dtype)[:, None, :] @ design)[:, 0]
-    chi2 = np.einsum("ni,ni->n", residual * weight, residual).astype(float, copy=False)
+    chi2 = np.empty(n_stamps)
+    _add_residuals(values, design, weight, amplitude.astype(dtype), chi2)
     return LinearFit(amplitude, covariance, chi2, n_data)
+
+
+@compiled
+def add_products(
+    data: np.ndarray, design: np.ndarray, weight: np.ndarray, normal: np.ndarray, right: np.ndarray
+) -> None:
+    """Fill the sums over pixels A^T W A and A^T W d of a least-squares fit to each stamp.
+
+    Parameters
+    ----------
+    data : `numpy.ndarray`, (N, n_pixels)
+        Pixels d, finite.
+    design : `numpy.ndarray`, (N, P, n_pixels)
+        Columns A of each stamp's model.
+    weight : `numpy.ndarray`, (N, n_pixels)
+        Inverse variances W.
+    normal, right : `numpy.ndarray`, (N, P, P) and (N, P)
+        Where the sums go.
+    """
+    n_columns = design.shape[1]
+    weighted = np.empty(data.shape[1], data.dtype)
+    for n in range(len(data)):
+        for p in range(n_columns):
+            for i in range(data.shape[1]):
+                weighted[i] = design[n, p, i] * weight[n, i]
+            total = weighted.dtype.type(0)
+            for i in range(data.shape[1]):
+                total += weighted[i] * data[n, i]
+            right[n, p] = total
+            for q in range(p + 1):
+                total = weighted.dtype.type(0)
+                for i in range(data.shape[1]):
+                    total += weighted[i] * design[n, q, i]
+                normal[n, p, q] = normal[n, q, p] = total
+
+
+@compiled
+def _add_residuals(
+    data: np.ndarray, design: np.ndarray, weight: np.ndarray, amplitude: np.ndarray, chi2: np.ndarray
+) -> None:
+    """Fill the weighted sums of squared residuals."""
+    residual = np.empty(data.shape[1], data.dtype)
+    for n in range(len(data)):
+        for i in range(data.shape[1]):
+            residual[i] = data[n, i]
+        for p in range(design.shape[1]):
+            for i in range(data.shape[1]):
+                residual[i] -= amplitude[n, p] * design[n, p, i]
+        total = residual.dtype.type(0)
+        for i in range(data.shape[1]):
+            total += residual[i] * residual[i] * weight[n, i]
+        chi2[n] = total
 
 
 def _invert(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,12 +10,17 @@ import astropy.units as u
 import lsst.pex.config as pexConfig
 import numpy as np
 
+from ..compiled import compiled
 from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
 from ._disk import disk_size
 
 _SIDES = {"ap": "difference", "scienceAp": "science", "templateAp": "template"}
 """Beginnings of the columns, and the planes they are measured on."""
+
+_FLUX, _VARIANCE, _PSF, _SEEN_PSF = range(4)
+_N_SUMS = 4
+"""Places of the sums over an aperture."""
 
 
 class AperturePhotometryConfig(DiagnosticConfig):
@@ -82,33 +87,27 @@ class AperturePhotometryDiagnostic(Diagnostic):
         radii = list(self.config.radii)
         core = stamps.cropped(disk_size(radii[-1]))
         n = len(core)
-        aperture = _apertures(core, radii)
         values = {}
         located = np.isfinite(core.dx) & np.isfinite(core.dy)
+        x, y = (np.where(located, d, 0.0) for d in (core.dx, core.dy))
         psf = core.centred_model("differencePsf").reshape(n, -1)
         for start, plane in _SIDES.items():
             weight = core.weight(plane).reshape(n, -1)
-            good = (weight > 0).astype(np.float32)
             pixels = core.good_pixels(plane).reshape(n, -1)
-            rows = [pixels]
-            if start == "ap":
-                rows += [psf, psf * good]
-            sums = aperture @ np.stack(rows, axis=-1)
+            sums = np.empty((n, len(radii), _N_SUMS))
+            _add_apertures(pixels, weight, psf, x, y, np.array(radii, dtype=np.float32), sums)
             sums[~located] = np.nan
-            flux = sums[:, :, 0].astype(float)
-            flux[~good.any(axis=1)] = np.nan
-            if f"{plane}Variance" in core.planes:
-                variance = np.divide(1.0, weight, out=np.zeros_like(weight), where=weight > 0)
-                squared = (aperture * aperture) @ variance[:, :, None]
-                error = np.sqrt(squared[:, :, 0].astype(float))
-            else:
-                error = np.full(flux.shape, np.nan)
+            flux = sums[:, :, _FLUX]
+            flux[~(weight > 0).any(axis=1)] = np.nan
+            if f"{plane}Variance" not in core.planes:
+                sums[:, :, _VARIANCE] = np.nan
+            error = np.sqrt(sums[:, :, _VARIANCE])
             for column, radius in enumerate(radii):
                 values[f"{start}Flux_{radius}"] = flux[:, column]
                 values[f"{start}FluxErr_{radius}"] = np.where(np.isnan(flux[:, 0]), np.nan, error[:, column])
             if start == "ap":
                 with np.errstate(invalid="ignore", divide="ignore"):
-                    expected = sums[:, :, 2].astype(float)
+                    expected = sums[:, :, _SEEN_PSF]
                     scale = expected[:, 0] / expected[:, -1]
                     growth = flux[:, -1] / flux[:, 0] * scale
                     # The inner flux is part of the outer: F_out = F_in + F_ring with independent errors.
@@ -116,17 +115,48 @@ class AperturePhotometryDiagnostic(Diagnostic):
                     inner = error[:, 0] * (flux[:, -1] - flux[:, 0]) / flux[:, 0] ** 2
                     values["growth"] = growth
                     values["growthErr"] = np.abs(scale) * np.hypot(ring, inner)
-                    values["apBadFraction"] = 1.0 - expected[:, -1] / sums[:, -1, 1]
+                    values["apBadFraction"] = 1.0 - expected[:, -1] / sums[:, -1, _PSF]
         return values
 
 
-def _apertures(stamps: StampSet, radii: list[int]) -> np.ndarray:
-    """Return how much of each pixel lies in apertures, (N, n_radii, size^2), float32."""
-    grid = (np.arange(stamps.size) - stamps.size // 2).astype(np.float32)
-    x = grid - np.nan_to_num(stamps.dx).astype(np.float32)[:, None]
-    y = grid - np.nan_to_num(stamps.dy).astype(np.float32)[:, None]
-    distance = np.sqrt(x[:, None, :] ** 2 + y[:, :, None] ** 2).reshape(len(stamps), 1, -1)
-    return np.clip(np.array(radii, dtype=np.float32)[:, None] + np.float32(0.5) - distance, 0.0, 1.0)
+@compiled
+def _add_apertures(
+    pixels: np.ndarray,
+    weight: np.ndarray,
+    psf: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    radii: np.ndarray,
+    sums: np.ndarray,
+) -> None:
+    """Fill the sums (N, n_radii, 4) over the apertures about (x, y) of pixels, a^2 variance, PSF, and PSF seen."""
+    n, n_pixels = pixels.shape
+    size = int(np.rint(np.sqrt(n_pixels)))
+    distance, variance = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
+    seen = np.empty(n_pixels, np.float32)
+    zero, one, half = np.float32(0.0), np.float32(1.0), np.float32(0.5)
+    for source in range(n):
+        own_x, own_y = np.float32(x[source] + size // 2), np.float32(y[source] + size // 2)
+        for i in range(size):
+            up = (np.float32(i) - own_y) ** 2
+            for j in range(size):
+                distance[i * size + j] = np.sqrt(up + (np.float32(j) - own_x) ** 2)
+        data, model, inverse = pixels[source], psf[source], weight[source]
+        for k in range(n_pixels):
+            good = inverse[k] > zero
+            variance[k] = one / inverse[k] if good else zero
+            seen[k] = model[k] if good else zero
+        for r in range(len(radii)):
+            flux, squared, whole, there = zero, zero, zero, zero
+            rim = radii[r] + half
+            for k in range(n_pixels):
+                part = min(max(rim - distance[k], zero), one)
+                flux += part * data[k]
+                squared += part * part * variance[k]
+                whole += part * model[k]
+                there += part * seen[k]
+            sums[source, r, _FLUX], sums[source, r, _VARIANCE] = flux, squared
+            sums[source, r, _PSF], sums[source, r, _SEEN_PSF] = whole, there
 
 
 diagnostic_registry.register("aperturePhotometry", AperturePhotometryDiagnostic)

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.spatial
 from astropy.table import Table
 
+from ..compiled import compiled
 from ..psf import noise_equivalent_area
 from ..stamps import StampModel, StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
@@ -145,31 +146,18 @@ class ContextDiagnostic(Diagnostic):
             noise = sample[:, sample.shape[1] // 2] - sample[:, int(0.159 * sample.shape[1])]
         # Noise of a sum with weights exp(-r^2 / 2 s^2), whose squares add up to pi s^2.
         threshold = self.config.minNeighbourSnr * noise * np.sqrt(np.pi) * sigma
-        inner = smooth[:, 1:-1, 1:-1]
-        peak = inner > threshold[:, None, None].astype(np.float32)
-        candidates = np.flatnonzero(peak.any(axis=(1, 2)))
-        distance, flux = np.full(n, np.nan), np.full(n, np.nan)
-        if len(candidates) == 0:
-            return distance, flux
-        row, y, x = np.nonzero(peak[candidates])
-        row = candidates[row]
-        y, x = y + 1, x + 1
-        value = smooth[row, y, x]
-        maximum = np.ones(len(row), dtype=bool)
-        for step_y in (-1, 0, 1):
-            for step_x in (-1, 0, 1):
-                if step_x or step_y:
-                    maximum &= value >= smooth[row, y + step_y, x + step_x]
-        row, y, x, value = row[maximum], y[maximum], x[maximum], value[maximum]
-        away = np.hypot(x - size // 2 - region.dx[row], y - size // 2 - region.dy[row])
-        near = away <= self.config.neighbourRadius
-        row, away, value = row[near], away[near], value[near]
-        order = np.lexsort((away, row))
-        nearest = order[np.unique(row[order], return_index=True)[1]]
-        distance[row[nearest]] = away[nearest]
+        distance, peak = np.full(n, np.nan), np.full(n, np.nan)
+        _find_nearest_peaks(
+            smooth,
+            threshold.astype(np.float32),
+            np.ascontiguousarray(region.dx),
+            np.ascontiguousarray(region.dy),
+            self.config.neighbourRadius,
+            distance,
+            peak,
+        )
         # The smoothed peak of a Gaussian of unit flux and the same width is 1 / 2.
-        flux[row[nearest]] = 2.0 * value[nearest]
-        return distance, flux
+        return distance, 2.0 * peak
 
     def _limiting_magnitude(self, stamps: StampSet) -> np.ndarray:
         n = len(stamps)
@@ -220,6 +208,45 @@ class ContextDiagnostic(Diagnostic):
         if table is not None:
             values["kernelSourceDistance"] = _nearest(x, y, table[np.asarray(table["used"])])[0]
         return values
+
+
+@compiled
+def _find_nearest_peaks(
+    smooth: np.ndarray,
+    threshold: np.ndarray,
+    dx: np.ndarray,
+    dy: np.ndarray,
+    radius: float,
+    distance: np.ndarray,
+    peak: np.ndarray,
+) -> None:
+    """Fill distance and height of the local maximum above the threshold that is nearest to each source.
+
+    Those at the rim of the images (N, size, size) have no neighbours to compare with and are none.
+    """
+    size = smooth.shape[1]
+    for n in range(len(smooth)):
+        image, limit = smooth[n], threshold[n]
+        nearest = np.inf
+        for y in range(1, size - 1):
+            # Most rows have nothing: a comparison without branches tells.
+            above = False
+            for x in range(1, size - 1):
+                above |= image[y, x] > limit
+            if not above:
+                continue
+            for x in range(1, size - 1):
+                value = image[y, x]
+                if not value > limit:
+                    continue
+                highest = True
+                for step_y in range(-1, 2):
+                    for step_x in range(-1, 2):
+                        highest &= value >= image[y + step_y, x + step_x]
+                away = np.hypot(x - size // 2 - dx[n], y - size // 2 - dy[n])
+                if highest and away <= radius and away < nearest:
+                    nearest = away
+                    distance[n], peak[n] = away, value
 
 
 def _pixel_area(stamps: StampSet) -> np.ndarray:

@@ -16,6 +16,7 @@ import astropy.units as u
 import lsst.pex.config as pexConfig
 import numpy as np
 
+from ..compiled import compiled
 from ..linear_fit import fit_linear
 from ..stamps import MovableImages, StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
@@ -338,23 +339,19 @@ class DipoleDiagnostic(Diagnostic):
 
         def evaluate(rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             half = 0.5 * at[:, _SEPARATION]
-            positive, negative = (
-                [
-                    image.reshape(len(rows), -1)
-                    for image in model.at_with_gradient(rows, place[:, 0], place[:, 1], core.size)
-                ]
-                for place in (at[:, _CENTRE] + half, at[:, _CENTRE] - half)
+            # Both lobes at once.
+            images = model.at_with_gradient(
+                np.concatenate([rows, rows]),
+                np.concatenate([at[:, 0] + half[:, 0], at[:, 0] - half[:, 0]]),
+                np.concatenate([at[:, 1] + half[:, 1], at[:, 1] - half[:, 1]]),
+                core.size,
             )
-            up = (at[:, _MEAN] + 0.5 * at[:, _DIFFERENCE]).astype(np.float32)[:, None]
-            down = (at[:, _MEAN] - 0.5 * at[:, _DIFFERENCE]).astype(np.float32)[:, None]
+            image, by_dx, by_dy = (one.reshape(2, len(rows), -1) for one in images)
+            lobes = at[:, [_MEAN, _MEAN]] + at[:, [_DIFFERENCE, _DIFFERENCE]] * np.array([0.5, -0.5])
+            difference = np.empty_like(image[0])
             derivative = np.empty((len(rows), 6, data.shape[1]), dtype=np.float32)
-            for axis in (0, 1):
-                first, second = up * positive[1 + axis], down * negative[1 + axis]
-                derivative[:, axis] = first - second
-                derivative[:, 2 + axis] = 0.5 * (first + second)
-            derivative[:, _MEAN] = positive[0] - negative[0]
-            derivative[:, _DIFFERENCE] = 0.5 * (positive[0] + negative[0])
-            return up * positive[0] - down * negative[0], derivative
+            _combine_lobes(image, by_dx, by_dy, lobes.astype(np.float32), difference, derivative)
+            return difference, derivative
 
         largest = self.config.radius
 
@@ -391,6 +388,32 @@ class DipoleDiagnostic(Diagnostic):
         return fit_levenberg_marquardt(
             evaluate, data, weight, start, restrict=restrict, max_iterations=8
         ).chi2
+
+
+@compiled
+def _combine_lobes(
+    image: np.ndarray,
+    by_dx: np.ndarray,
+    by_dy: np.ndarray,
+    flux: np.ndarray,
+    difference: np.ndarray,
+    derivative: np.ndarray,
+) -> None:
+    """Fill the model (N, K) and its derivatives (N, 6, K) from the positive and the negative lobe (2, N, K)."""
+    half = np.float32(0.5)
+    for n in range(len(difference)):
+        up, down = flux[n, 0], flux[n, 1]
+        for k in range(difference.shape[1]):
+            positive, negative = image[0, n, k], image[1, n, k]
+            difference[n, k] = up * positive - down * negative
+            derivative[n, _MEAN, k] = positive - negative
+            derivative[n, _DIFFERENCE, k] = half * (positive + negative)
+        for k in range(difference.shape[1]):
+            first, second = up * by_dx[0, n, k], down * by_dx[1, n, k]
+            derivative[n, 0, k], derivative[n, 2, k] = first - second, half * (first + second)
+        for k in range(difference.shape[1]):
+            first, second = up * by_dy[0, n, k], down * by_dy[1, n, k]
+            derivative[n, 1, k], derivative[n, 3, k] = first - second, half * (first + second)
 
 
 _SMOOTHING_SIGMA = 1.2

@@ -16,6 +16,10 @@ def disk_size(radius: float) -> int:
 
 
 def central_disk(stamps: StampSet, radius: float) -> np.ndarray:
-    """Return 1 for the pixels within a radius [pixel] of the sources and 0 for others; (N, size^2), float32."""
+    """Return 1 for the pixels within a radius [pixel] of the sources and 0 for others; (N, size^2), float32; kept."""
+    return stamps.keep(("disk", radius), lambda: _disk(stamps, radius))
+
+
+def _disk(stamps: StampSet, radius: float) -> np.ndarray:
     disk = disk_mask(stamps.size, stamps.dx, stamps.dy, radius)
     return disk.reshape(len(stamps), -1).astype(np.float32)

@@ -88,7 +88,7 @@ def _smooth_template(stamps: StampSet, x: np.ndarray, y: np.ndarray, radius: flo
         images.append(np.concatenate([widened[:, None], residual_modes(widened, x, y)], axis=1))
     columns = np.concatenate(images, axis=1)
     n_columns = columns.shape[1]
-    pixels = centre_crop(stamps.planes["template"], size)
+    pixels = centre_crop(stamps.good_pixels("template"), size)
     weight = np.where(disk_mask(size, x, y, radius), centre_crop(stamps.weight("template"), size), 0.0)
     design = np.concatenate([columns, np.ones_like(columns[:, :1])], axis=1).reshape(n, n_columns + 1, -1)
     equations = NormalEquations.from_pixels(pixels.reshape(n, -1), design, weight.reshape(n, -1))

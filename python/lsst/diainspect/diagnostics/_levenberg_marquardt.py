@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..linear_fit import add_products
+
 _FIRST_DAMPING = 1e-2
 _LARGEST_DAMPING = 1e8
 
@@ -90,9 +92,8 @@ def fit_levenberg_marquardt(
         residual = data[rows] - model
         weighted = weight[rows]
         pixels = np.einsum("ni,ni->n", residual * weighted, residual).astype(float)
-        scaled = derivative * weighted[:, None, :]
-        normal = (scaled @ derivative.transpose(0, 2, 1)).astype(float)
-        right = (scaled @ residual[:, :, None])[..., 0].astype(float)
+        normal, right = np.empty((len(rows), n_parameters, n_parameters)), np.empty((len(rows), n_parameters))
+        add_products(residual, derivative, weighted, normal, right)
         offset = expected[rows] - at
         diagonal = np.arange(n_parameters)
         normal[:, diagonal, diagonal] += stiffness[rows]

@@ -10,11 +10,14 @@ import lsst.pex.config as pexConfig
 import numpy as np
 import scipy.special
 
+from ..compiled import compiled
 from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
 
 _LOW, _HIGH = scipy.special.ndtr([-1.0, 1.0])
 """Fractions of a Gaussian below -1 and 1 sigma."""
+
+_N_PRODUCTS = 6
 
 
 class LocalNoiseConfig(DiagnosticConfig):
@@ -94,33 +97,43 @@ class LocalNoiseDiagnostic(Diagnostic):
         n, size = len(stamps), stamps.size
         weight = stamps.weight("difference").reshape(n, -1)
         root = np.sqrt(weight)
-        good = (weight > 0).astype(np.float32)
-        pull = stamps.good_pixels("difference").reshape(n, -1) * root
+        pixels = stamps.good_pixels("difference").reshape(n, -1)
         grid = np.arange(size) - size // 2
         distance = np.hypot(grid, grid[:, None]).ravel()
-        outside = np.flatnonzero(distance > self.config.innerRadius)
-        median, sigma, n_pixels = _median_and_sigma(pull.take(outside, axis=1), good.take(outside, axis=1))
+        outside = distance > self.config.innerRadius
+        ordered = np.empty((n, np.count_nonzero(outside)), dtype=np.float32)
+        _pulls_outside(pixels, root, np.flatnonzero(outside), ordered)
+        median, sigma, n_pixels = _median_and_sigma(ordered)
+        products = np.empty((n, _N_PRODUCTS))
+        _neighbour_products(
+            pixels.reshape(n, size, size),
+            root.reshape(n, size, size),
+            outside.reshape(size, size),
+            median.astype(np.float32),
+            sigma.astype(np.float32),
+            self.config.clip,
+            products,
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
-            scaled = (pull - median[:, None].astype(np.float32)) / sigma[:, None].astype(np.float32)
-        kept = good * (np.abs(scaled) < self.config.clip)
-        kept[:, distance <= self.config.innerRadius] = 0.0
-        scaled[~np.isfinite(sigma) | (sigma == 0)] = 0.0
-        clipped = scaled * kept
+            mean_square = products[:, 0] / products[:, 1]
+            along_x, along_y = (
+                np.where(products[:, i + 1] > 0, products[:, i] / products[:, i + 1] / mean_square, np.nan)
+                for i in (2, 4)
+            )
         values = {
             "sigmaOverPredicted": sigma,
-            "correlationX": _correlation(clipped, kept, size, axis=1),
-            "correlationY": _correlation(clipped, kept, size, axis=0),
+            "correlationX": along_x,
+            "correlationY": along_y,
             "nPixels": n_pixels,
         }
-        values["ringPower"], values["ringChi2"] = self._rings(stamps, pull, root, good, median, sigma)
+        values["ringPower"], values["ringChi2"] = self._rings(stamps, pixels, root, median, sigma)
         return values
 
     def _rings(
         self,
         stamps: StampSet,
-        pull: np.ndarray,
+        pixels: np.ndarray,
         root: np.ndarray,
-        good: np.ndarray,
         median: np.ndarray,
         sigma: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -132,34 +145,124 @@ class LocalNoiseDiagnostic(Diagnostic):
         edges = np.arange(inner, outer + 1e-6, 1.0)
         if len(edges) < 2:
             return np.full(n, np.nan), np.full(n, np.nan)
-        rings = np.stack(
-            [(distance >= low) & (distance < high) for low, high in zip(edges[:-1], edges[1:], strict=True)],
-            axis=-1,
-        ).astype(np.float32)
-        near = np.flatnonzero(rings.any(axis=1))
-        rings, residual, seen = rings[near], pull.take(near, axis=1), good.take(near, axis=1)
+        ring = np.full(size * size, -1)
+        for index, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            ring[(distance >= low) & (distance < high)] = index
+        model = np.zeros((0, 0), dtype=np.float32)
         if "differencePsf" in stamps.models:
-            model = stamps.centred_model("differencePsf").reshape(n, -1) * root
-            with np.errstate(invalid="ignore", divide="ignore"):
-                flux = np.einsum("ni,ni->n", model, pull) / np.einsum("ni,ni->n", model, model)
-            residual = residual - np.nan_to_num(flux)[:, None] * model.take(near, axis=1)
-        residual = (residual - np.nan_to_num(median)[:, None].astype(np.float32)) * seen
-        sums, counts = residual @ rings, seen @ rings
+            model = stamps.centred_model("differencePsf").reshape(n, -1)
+        power, chi2 = np.empty(n), np.empty(n)
+        _ring_sums(
+            pixels, root, model, ring, len(edges) - 1, np.nan_to_num(median).astype(np.float32), power, chi2
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
-            power = np.einsum("ni,ni->n", residual, residual) / (counts.sum(axis=1) * sigma**2)
-            chi2 = (
-                np.nanmean(np.where(counts > 0, sums**2 / counts, np.nan), axis=1) / sigma**2 if n else sigma
-            )
-        return power, chi2
+            return power / sigma**2, chi2 / sigma**2
 
 
-def _median_and_sigma(pull: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return median and half the range from the 16th to the 84th percentile of the good pixels, and their number."""
-    n_good = good.sum(axis=1).astype(int)
-    ordered = pull.copy()
-    ordered[good == 0] = np.inf
+@compiled
+def _pulls_outside(pixels: np.ndarray, root: np.ndarray, outside: np.ndarray, pulls: np.ndarray) -> None:
+    """Fill the pulls of pixels (N, K) at some places; infinite where bad."""
+    for n in range(len(pixels)):
+        for i in range(len(outside)):
+            k = outside[i]
+            good = root[n, k] > np.float32(0.0)
+            pulls[n, i] = pixels[n, k] * root[n, k] if good else np.float32(np.inf)
+
+
+@compiled
+def _neighbour_products(
+    pixels: np.ndarray,
+    root: np.ndarray,
+    outside: np.ndarray,
+    median: np.ndarray,
+    sigma: np.ndarray,
+    clip: float,
+    products: np.ndarray,
+) -> None:
+    """Fill, of the clipped pulls, the sum of squares and their number, and of the products of neighbours in x and
+    y and their numbers, (N, 6)."""
+    size = pixels.shape[1]
+    # Two rows are enough: this one and the one below.
+    pull, kept = np.zeros((2, size), np.float32), np.zeros((2, size), np.float32)
+    zero, one, limit = np.float32(0.0), np.float32(1.0), np.float32(clip)
+    for n in range(len(pixels)):
+        squares, number = zero, zero
+        by_x, number_x, by_y, number_y = zero, zero, zero, zero
+        measurable = sigma[n] > zero
+        factor = one / sigma[n] if measurable else zero
+        for y in range(size):
+            this, before = y % 2, 1 - y % 2
+            for x in range(size):
+                scaled = (pixels[n, y, x] * root[n, y, x] - median[n]) * factor
+                good = measurable & (root[n, y, x] > zero) & (abs(scaled) < limit) & outside[y, x]
+                kept[this, x] = one if good else zero
+                pull[this, x] = scaled if good else zero
+            for x in range(size):
+                squares += pull[this, x] * pull[this, x]
+                number += kept[this, x]
+            for x in range(size - 1):
+                by_x += pull[this, x] * pull[this, x + 1]
+                number_x += kept[this, x] * kept[this, x + 1]
+            if y > 0:
+                for x in range(size):
+                    by_y += pull[this, x] * pull[before, x]
+                    number_y += kept[this, x] * kept[before, x]
+        products[n, 0], products[n, 1] = squares, number
+        products[n, 2], products[n, 3] = by_x, number_x
+        products[n, 4], products[n, 5] = by_y, number_y
+
+
+@compiled
+def _ring_sums(
+    pixels: np.ndarray,
+    root: np.ndarray,
+    model: np.ndarray,
+    ring: np.ndarray,
+    n_rings: int,
+    median: np.ndarray,
+    power: np.ndarray,
+    chi2: np.ndarray,
+) -> None:
+    """Fill the mean square of the pulls on rings, and the mean over rings of (sum of pulls)^2 / number."""
+    zero = np.float32(0.0)
+    sums, counts = np.empty(n_rings), np.empty(n_rings)
+    for n in range(len(pixels)):
+        flux = zero
+        if len(model):
+            cross, norm = zero, zero
+            for k in range(pixels.shape[1]):
+                own = model[n, k] * root[n, k]
+                cross += own * pixels[n, k] * root[n, k]
+                norm += own * own
+            flux = cross / norm if norm > zero else zero
+        sums[:], counts[:] = 0.0, 0.0
+        squares = 0.0
+        for k in range(pixels.shape[1]):
+            if ring[k] >= 0 and root[n, k] > zero:
+                residual = pixels[n, k] * root[n, k] - median[n]
+                if len(model):
+                    residual -= flux * model[n, k] * root[n, k]
+                squares += residual * residual
+                sums[ring[k]] += residual
+                counts[ring[k]] += 1.0
+        power[n] = squares / counts.sum()
+        mean, n_there = 0.0, 0
+        for r in range(n_rings):
+            if counts[r] > 0:
+                mean += sums[r] ** 2 / counts[r]
+                n_there += 1
+        chi2[n] = mean / n_there if n_there else np.nan
+
+
+def _median_and_sigma(pulls: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return median and half the range from the 16th to the 84th percentile of the finite pulls, and their number.
+
+    The pulls (N, K), infinite where bad, are sorted in place.
+    """
+    n_good = np.isfinite(pulls).sum(axis=1)
+    ordered = pulls
     ordered.sort(axis=1)
-    rows = np.arange(len(pull))
+    rows = np.arange(len(pulls))
     quantiles = []
     for fraction in (_LOW, 0.5, _HIGH):
         # The position of a quantile that does not favour either end.
@@ -174,24 +277,6 @@ def _median_and_sigma(pull: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, n
     with np.errstate(invalid="ignore"):
         sigma = np.where(measurable, 0.5 * (quantiles[2] - quantiles[0]), np.nan)
     return median, sigma, n_good
-
-
-def _correlation(pull: np.ndarray, kept: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """Return the mean product of neighbours along an axis over the mean square."""
-    if axis == 0:
-        first, second = slice(None, -size), slice(size, None)
-        products = np.einsum("ni,ni->n", pull[:, first], pull[:, second])
-        pairs = np.einsum("ni,ni->n", kept[:, first], kept[:, second])
-    else:
-        # The last pixel of a row and the first of the next are no neighbours.
-        image, seen = pull.reshape(-1, size, size), kept.reshape(-1, size, size)
-        products = np.einsum("ni,ni->n", pull[:, :-1], pull[:, 1:])
-        products -= np.einsum("ni,ni->n", image[:, :-1, -1], image[:, 1:, 0])
-        pairs = np.einsum("ni,ni->n", kept[:, :-1], kept[:, 1:])
-        pairs -= np.einsum("ni,ni->n", seen[:, :-1, -1], seen[:, 1:, 0])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean_square = np.einsum("ni,ni->n", pull, pull) / kept.sum(axis=1)
-        return np.where(pairs > 0, products / pairs / mean_square, np.nan)
 
 
 diagnostic_registry.register("localNoise", LocalNoiseDiagnostic)

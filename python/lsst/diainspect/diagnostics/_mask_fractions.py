@@ -77,16 +77,18 @@ class MaskFractionsDiagnostic(Diagnostic):
         disk = central_disk(core, self.config.coreRadius)
         n_core = disk.sum(axis=1)
         # Most stamps have none of the planes.
-        touched = np.flatnonzero(words_masked_by(words, self.config.planes).any(axis=1))
+        together = np.bitwise_or.reduce(words, axis=1)
+        touched = np.flatnonzero(words_masked_by(together, self.config.planes))
         values = {}
         for plane in self.config.planes:
             in_core, in_stamp = np.zeros(n), np.zeros(n)
             in_core[n_core == 0] = np.nan
-            if len(touched):
-                masked = words_masked_by(core_words[touched], [plane])
+            own = touched[words_masked_by(together[touched], [plane])]
+            if len(own):
+                masked = words_masked_by(core_words[own], [plane])
                 with np.errstate(invalid="ignore"):
-                    in_core[touched] = (masked * disk[touched]).sum(axis=1) / n_core[touched]
-                in_stamp[touched] = words_masked_by(words[touched], [plane]).mean(axis=1)
+                    in_core[own] = (masked * disk[own]).sum(axis=1) / n_core[own]
+                in_stamp[own] = words_masked_by(words[own], [plane]).mean(axis=1)
             values[f"{plane}_core"], values[f"{plane}_stamp"] = in_core, in_stamp
         return values
 

@@ -144,6 +144,7 @@ class ModeModels:
             return match_shift(*(models[name].images() for name in names))
         widest = max(names, key=lambda name: _order(models[name]) or 0)
         coefficients = models[widest].coefficients
+        assert coefficients is not None
         u, v = (coefficients[:, 1], coefficients[:, 2]) if _order(models[widest]) else (np.zeros(n),) * 2
         if self._match is None:
             order = _MATCH_GRID - 1 if _order(models[widest]) else 0

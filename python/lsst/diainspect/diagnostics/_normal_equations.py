@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..compiled import compiled
+
 _MAX_CONDITION = 1e5
 """Normal matrices of float32 columns with an inverse larger than this, scaled to unit diagonal, are not solved: an
 amplitude's error would be three hundred times that of a fit without the other columns."""
@@ -82,14 +84,11 @@ class NormalEquations:
         weight : `numpy.ndarray`, (N, K)
             Inverse variances, zero to leave a pixel out.
         """
-        used = weight > 0
-        root = np.sqrt(weight, dtype=np.float32)
-        columns *= root[:, None, :]
-        data = np.where(used, pixels, np.float32(0.0)).astype(np.float32, copy=False) * root
-        matrix = np.matmul(columns, columns.transpose(0, 2, 1)).astype(float)
-        right = np.matmul(columns, data[..., None])[..., 0].astype(float)
-        power = np.einsum("ni,ni->n", data, data).astype(float)
-        return cls(matrix, right, power, np.count_nonzero(used, axis=1))
+        n, n_columns = columns.shape[:2]
+        matrix, right, power = np.empty((n, n_columns, n_columns)), np.empty((n, n_columns)), np.empty(n)
+        n_data = np.empty(n, dtype=int)
+        _add_up(pixels, columns, weight, matrix, right, power, n_data)
+        return cls(matrix, right, power, n_data)
 
     def replaced(self, rows: np.ndarray, other: NormalEquations) -> NormalEquations:
         """Return these equations with those of some rows replaced by others."""
@@ -194,3 +193,40 @@ class NormalEquations:
                 noise = noise + prior_precision[:, :, None] * np.eye(n)
             covariance = inverse @ noise @ inverse
         return Fit(amplitude, covariance, chi2)
+
+
+@compiled
+def _add_up(
+    pixels: np.ndarray,
+    columns: np.ndarray,
+    weight: np.ndarray,
+    matrix: np.ndarray,
+    right: np.ndarray,
+    power: np.ndarray,
+    n_data: np.ndarray,
+) -> None:
+    """Multiply columns with the roots of weights, and fill the sums of products over the pixels."""
+    n_columns, n_pixels = columns.shape[1:]
+    root, data = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
+    zero = np.float32(0.0)
+    for n in range(len(columns)):
+        number, squares = 0, zero
+        for i in range(n_pixels):
+            used = weight[n, i] > zero
+            root[i] = np.sqrt(np.float32(weight[n, i])) if used else zero
+            data[i] = np.float32(pixels[n, i]) * root[i] if used else zero
+            number += used
+        for i in range(n_pixels):
+            squares += data[i] * data[i]
+        power[n], n_data[n] = squares, number
+        for p in range(n_columns):
+            total = zero
+            for i in range(n_pixels):
+                columns[n, p, i] *= root[i]
+                total += columns[n, p, i] * data[i]
+            right[n, p] = total
+            for q in range(p + 1):
+                total = zero
+                for i in range(n_pixels):
+                    total += columns[n, p, i] * columns[n, q, i]
+                matrix[n, p, q] = matrix[n, q, p] = total

@@ -476,7 +476,7 @@ def _equations(
     ``fitted`` are the columns that describe the source, for the noise where there is no variance.
     """
     n = len(rows)
-    pixels, own = stamps.planes["difference"][rows].reshape(n, -1), weight[rows].reshape(n, -1)
+    pixels, own = stamps.good_pixels("difference")[rows].reshape(n, -1), weight[rows].reshape(n, -1)
     equations = NormalEquations.from_pixels(pixels, columns, own)
     if "differenceVariance" in stamps.planes:
         return equations

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..psf import disk_mask
+from ..compiled import compiled
 from ..stamps import StampModel, StampSet
 from ._mode_models import ModeModels
 from ._normal_equations import NormalEquations
@@ -139,7 +139,7 @@ def _fit(
     """Fit position, flux, shape and a constant, the position by iterating unless there is one iteration only."""
     n = len(stamps)
     size = 2 * int(radius) + 1
-    pixels, weights = stamps.planes[plane], stamps.weight(plane)
+    pixels, weights = stamps.good_pixels(plane), stamps.weight(plane)
     start_x, start_y = x, y
     last = iterations - 1
     for iteration in range(iterations):
@@ -151,9 +151,8 @@ def _fit(
             n, len(columns), -1
         )
         images[:, -1] = 1.0
-        data, weight = (_gather(array, whole_x, whole_y, size) for array in (pixels, weights))
-        weight = np.where(disk_mask(size, own_x, own_y, radius), weight, 0.0)
-        data, weight = data.reshape(n, -1), weight.reshape(n, -1)
+        data, weight = (np.empty((n, size * size), dtype=np.float32) for _ in range(2))
+        _gather_disk(pixels, weights, whole_x, whole_y, own_x, own_y, size, radius, data, weight)
         equations = NormalEquations.from_pixels(data, images, weight)
         if iteration == last and f"{plane}Variance" not in stamps.planes:
             equations = equations.with_noise_from_residuals(data, images, weight, range(len(columns) + 1))
@@ -187,23 +186,36 @@ def _fit(
         )
 
 
-def _gather(planes: np.ndarray, whole_x: np.ndarray, whole_y: np.ndarray, size: int) -> np.ndarray:
-    """Cut (N, size, size) pixels about (whole_x, whole_y) from the centres of stamps; zero beyond them."""
-    n, full = len(planes), planes.shape[-1]
+@compiled
+def _gather_disk(
+    pixels: np.ndarray,
+    weights: np.ndarray,
+    whole_x: np.ndarray,
+    whole_y: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    size: int,
+    radius: float,
+    data: np.ndarray,
+    weight: np.ndarray,
+) -> None:
+    """Cut pixels about (whole_x, whole_y) from the centres of stamps, and their weights within a radius.
+
+    Beyond the stamps, and about positions (x, y) from the cut's central pixel beyond the radius, weights are zero.
+    """
+    full = pixels.shape[1]
     low = full // 2 - size // 2
-    if not (whole_x.any() or whole_y.any()) and low >= 0:
-        return planes[:, low : low + size, low : low + size]
-    grid = np.arange(size) + low
-    rows, columns = whole_y[:, None] + grid, whole_x[:, None] + grid
-    inside_y, inside_x = (rows >= 0) & (rows < full), (columns >= 0) & (columns < full)
-    cut = planes[
-        np.arange(n)[:, None, None],
-        np.clip(rows, 0, full - 1)[:, :, None],
-        np.clip(columns, 0, full - 1)[:, None, :],
-    ]
-    if not (inside_x.all() and inside_y.all()):
-        cut = np.where(inside_y[:, :, None] & inside_x[:, None, :], cut, 0.0)
-    return cut
+    for n in range(len(pixels)):
+        for i in range(size):
+            row = whole_y[n] + low + i
+            for j in range(size):
+                column = whole_x[n] + low + j
+                k = i * size + j
+                near = (i - size // 2 - y[n]) ** 2 + (j - size // 2 - x[n]) ** 2 <= radius**2
+                if near and 0 <= row < full and 0 <= column < full:
+                    data[n, k], weight[n, k] = pixels[n, row, column], weights[n, row, column]
+                else:
+                    data[n, k], weight[n, k] = 0.0, 0.0
 
 
 def _sums(model: StampModel) -> np.ndarray:

@@ -10,6 +10,8 @@ __all__ = ["MovableImages"]
 
 import numpy as np
 
+from ..compiled import compiled
+
 _NEAR = 1e-5
 """Distance [pixel] below which sinc is 1 and its derivative zero."""
 
@@ -50,37 +52,52 @@ class MovableImages:
         images : `numpy.ndarray`, (n, size, size), float32
             Images with their centres (dx, dy) from pixel size // 2.
         """
-        (along_x, _), (along_y, _) = (self._matrices(d, size) for d in (dx, dy))
+        along_y, along_x = (_sinc_matrices(d, self._images.shape[-1], size, 1) for d in (dy, dx))
         return (along_y @ self._images[rows]) @ along_x.transpose(0, 2, 1)
 
     def at_with_gradient(
         self, rows: np.ndarray | slice, dx: np.ndarray, dy: np.ndarray, size: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Move images as `at` does; return them and their derivatives by ``dx`` and ``dy`` [1 / pixel]."""
-        (along_x, by_x), (along_y, by_y) = (self._matrices(d, size) for d in (dx, dy))
-        images = self._images[rows]
-        moved_y = along_y @ images
-        along_x, by_x = along_x.transpose(0, 2, 1), by_x.transpose(0, 2, 1)
-        return moved_y @ along_x, moved_y @ by_x, (by_y @ images) @ along_x
+        along_y, along_x = (_sinc_matrices(d, self._images.shape[-1], size, 2) for d in (dy, dx))
+        # Values and derivatives along y in one product.
+        moved_y = along_y @ self._images[rows]
+        value, slope = moved_y[:, :size], moved_y[:, size:]
+        value_x, slope_x = (along_x[:, part].transpose(0, 2, 1) for part in (slice(size), slice(size, None)))
+        return value @ value_x, value @ slope_x, slope @ value_x
 
-    def _matrices(self, shift: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return S and its derivative by the shift, of shape (n, size, own size)."""
-        own = self._images.shape[-1]
-        shift = np.asarray(shift, dtype=float)
-        # Both depend on j - i alone: a row of the matrix is a window on one vector.
-        lag = np.arange(own + size - 1) - own // 2 - (size - 1 - size // 2)
-        distance = -lag - shift[:, None]
-        whole = np.rint(shift)
-        sign = np.where((lag + whole[:, None]) % 2 == 0, 1.0, -1.0)
-        fraction = np.pi * (shift - whole)
-        near = np.abs(distance) < _NEAR
-        distance[near] = 1.0
-        # sin(pi x) and cos(pi x) of x = -lag - shift.
-        values = sign * -np.sin(fraction)[:, None] / (np.pi * distance)
-        slopes = (values - sign * np.cos(fraction)[:, None]) / distance
-        values[near], slopes[near] = 1.0, 0.0
-        values, slopes = (
-            np.lib.stride_tricks.sliding_window_view(vector.astype(np.float32), own, axis=1)[:, ::-1]
-            for vector in (values, slopes)
-        )
-        return np.ascontiguousarray(values), np.ascontiguousarray(slopes)
+
+def _sinc_matrices(shift: np.ndarray, own: int, size: int, n_parts: int) -> np.ndarray:
+    """Return S and, of two parts, its derivative by the shift below it, (n, n_parts * size, own), float32."""
+    shift = np.ascontiguousarray(shift, dtype=float)
+    matrices = np.empty((len(shift), n_parts * size, own), dtype=np.float32)
+    _fill_sinc(shift, size, matrices)
+    return matrices
+
+
+@compiled
+def _fill_sinc(shift: np.ndarray, size: int, matrices: np.ndarray) -> None:
+    """Fill matrices: both depend on j - i alone, so a row is a window on one vector."""
+    own = matrices.shape[2]
+    with_slopes = matrices.shape[1] > size
+    values, slopes = np.empty(own + size - 1, np.float32), np.empty(own + size - 1, np.float32)
+    first = size - 1 - size // 2 + own // 2
+    for n in range(len(shift)):
+        whole = np.rint(shift[n])
+        sine, cosine = np.sin(np.pi * (shift[n] - whole)), np.cos(np.pi * (shift[n] - whole))
+        for i in range(own + size - 1):
+            x = first - i - shift[n]
+            if abs(x) < _NEAR:
+                values[i], slopes[i] = 1.0, 0.0
+            else:
+                # sin(pi x) and cos(pi x): x is a whole number less the fraction.
+                sign = 1.0 if (first - i - whole) % 2 == 0 else -1.0
+                value = -sign * sine / (np.pi * x)
+                values[i], slopes[i] = value, (value - sign * cosine) / x
+        for row in range(size):
+            low = size - 1 - row
+            for j in range(own):
+                matrices[n, row, j] = values[low + j]
+            if with_slopes:
+                for j in range(own):
+                    matrices[n, size + row, j] = slopes[low + j]

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 __all__ = ["ShiftedBasis"]
 
+import weakref
+
 import numpy as np
 import scipy.fft
 import scipy.special
@@ -25,6 +27,9 @@ _DEGREE = 3
 
 _PADDING = 4
 """Pixels of zeros on each side, so that what a shift pushes over one edge does not come in at the other."""
+
+_LEAST_STRENGTH = 1e-6
+"""Variations over the detector below this, relative to the images, are left out: a tenth of the expansion's error."""
 
 _DEGREES = [(total - b, b) for total in range(_DEGREE + 1) for b in range(total + 1)]
 _HALF_WIDTH = 0.5 / _N_CELLS
@@ -43,9 +48,22 @@ class ShiftedBasis:
     """
 
     def __init__(self, basis: np.ndarray) -> None:
-        self._basis = basis
+        self._original = basis
+        self._combine, self._basis = _reduced(basis)
         self._table: np.ndarray | None = None
         self._crops: dict[int, np.ndarray] = {}
+
+    @classmethod
+    def of(cls, basis: np.ndarray) -> ShiftedBasis:
+        """Return the one that was made of the same array before, if it is still in use, or make it.
+
+        Stamps that are cut from a detector in chunks share its tables.
+        """
+        shared = _IN_USE.get(id(basis))
+        if shared is None or shared._original is not basis:
+            shared = cls(basis)
+            _IN_USE[id(basis)] = shared
+        return shared
 
     def evaluate(self, weights: np.ndarray, dx: np.ndarray, dy: np.ndarray, size: int) -> np.ndarray:
         """Combine and move the images.
@@ -89,6 +107,7 @@ class ShiftedBasis:
         orders: list[tuple[int, int]],
     ) -> list[np.ndarray]:
         """Return images differentiated by (dx, dy) to each pair of orders."""
+        weights = weights @ self._combine
         dx, dy = np.asarray(dx, dtype=float), np.asarray(dy, dtype=float)
         finite = np.isfinite(dx) & np.isfinite(dy)
         # Farther than this nothing of the image is on the stamp.
@@ -181,6 +200,18 @@ class ShiftedBasis:
                 moved = scipy.fft.irfft2(transform * factor, s=(window, window))
                 table[cell, term] = moved[:, :size, :size]
         return table
+
+
+_IN_USE: weakref.WeakValueDictionary[int, ShiftedBasis] = weakref.WeakValueDictionary()
+"""By the identity of their arrays, which they keep alive."""
+
+
+def _reduced(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Write images (M, size, size) as combinations (M, r) of the r <= M that differ: PSFs vary in few ways."""
+    flat = np.asarray(basis, dtype=float).reshape(len(basis), -1)
+    left, strength, right = np.linalg.svd(flat, full_matrices=False)
+    kept = strength > _LEAST_STRENGTH * strength[0] if len(strength) else slice(None)
+    return left[:, kept] * strength[kept], right[kept].reshape(-1, *basis.shape[1:])
 
 
 def _chebyshev(t: np.ndarray, derivative: int) -> np.ndarray:

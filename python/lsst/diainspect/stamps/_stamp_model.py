@@ -33,7 +33,7 @@ class StampModel:
 
     def __post_init__(self) -> None:
         if self.coefficients is not None and self._shifted is None:
-            object.__setattr__(self, "_shifted", ShiftedBasis(self.basis))
+            object.__setattr__(self, "_shifted", ShiftedBasis.of(self.basis))
 
     @classmethod
     def from_pixel_basis(cls, basis: PixelBasis, x: np.ndarray, y: np.ndarray) -> Self:

@@ -13,9 +13,10 @@ import astropy.units as u
 import numpy as np
 from astropy.table import Column, Table
 
-from ..masks import PLANES_BAD_FOR_SUBTRACTION, words_masked_by
+from ..masks import MASK_BITS, PLANES_BAD_FOR_SUBTRACTION
 from ._cropped_planes import CroppedPlanes
 from ._detector_context import DetectorContext
+from ._pixel_weights import weigh_pixels
 from ._plane_names import PLANES, describe_plane
 from ._stamp_model import StampModel
 
@@ -203,15 +204,7 @@ class StampSet:
 
     def good_pixels(self, plane: str) -> np.ndarray:
         """Return the pixels of a plane with zero where `weight` is zero, (N, size, size); kept."""
-        return self.keep(("good", plane), lambda: self._good_pixels(plane))
-
-    def _good_pixels(self, plane: str) -> np.ndarray:
-        whole, inner = self._whole()
-        if whole is not None:
-            return np.ascontiguousarray(whole.good_pixels(plane)[:, inner, inner])
-        pixels = self.planes[plane].copy()
-        pixels[self.weight(plane) == 0] = 0.0
-        return pixels
+        return self._weighed(plane)[1]
 
     def weight(self, plane: str) -> np.ndarray:
         """Return inverse variances (N, size, size) of a plane, zero where pixels say nothing about the sky; kept.
@@ -220,25 +213,22 @@ class StampSet:
         a mask: their values on the difference come from what the subtraction filled in. Without a variance plane
         every good pixel has unit weight.
         """
-        return self.keep(("weight", plane), lambda: self._weight(plane))
+        return self._weighed(plane)[0]
 
-    def _weight(self, plane: str) -> np.ndarray:
+    def _weighed(self, plane: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights and good pixels of a plane, which are made together."""
+        return self.keep(("weighed", plane), lambda: self._weigh(plane))
+
+    def _weigh(self, plane: str) -> tuple[np.ndarray, np.ndarray]:
         whole, inner = self._whole()
         if whole is not None:
-            return np.ascontiguousarray(whole.weight(plane)[:, inner, inner])
-        pixels = self.planes[plane]
-        variance = self.planes.get(f"{plane}Variance")
-        good = np.isfinite(pixels)
-        if "mask" in self.planes:
-            names = set(PLANES_BAD_FOR_SUBTRACTION) - _PLANES_OF_THE_OTHER_IMAGE.get(plane, frozenset())
-            good &= ~words_masked_by(self.planes["mask"], names)
-        if variance is None:
-            return good.astype(np.float32)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            good &= variance > 0
-            weight = np.reciprocal(variance)
-        weight[~good] = 0.0
-        return weight
+            weight, good = (np.ascontiguousarray(array[:, inner, inner]) for array in whole._weighed(plane))
+            return weight, good
+        names = set(PLANES_BAD_FOR_SUBTRACTION) - _PLANES_OF_THE_OTHER_IMAGE.get(plane, frozenset())
+        bits = sum(1 << MASK_BITS[name] for name in names)
+        return weigh_pixels(
+            self.planes[plane], self.planes.get(f"{plane}Variance"), self.planes.get("mask"), bits
+        )
 
     def to_table(self) -> Table:
         """Return everything but the models' bases as a table, one row a source."""
