@@ -94,11 +94,11 @@ def significance(table: Table, name: str) -> np.ndarray:
     return np.asarray(table[f"modes_{name}"] / table[f"modes_{name}Err"], dtype=float)
 
 
-def assert_unit_pulls(pull: np.ndarray, n_sigma: float = 3.5) -> None:
-    """Fail unless pulls have zero mean and unit scatter, within the errors of both."""
+def assert_unit_pulls(pull: np.ndarray, bias: float = 0.0, n_sigma: float = 3.5) -> None:
+    """Fail unless pulls have zero mean, but for a known bias, and unit scatter, within the errors of both."""
     assert np.isfinite(pull).all()
     n = pull.size
-    assert abs(pull.mean()) < n_sigma / np.sqrt(n)
+    assert abs(pull.mean()) < bias + n_sigma / np.sqrt(n)
     # A sample's standard deviation scatters by 1 / sqrt(2 n); 3 % are allowed for what the errors leave out.
     assert abs(pull.std() - 1.0) < 0.03 + n_sigma / np.sqrt(2 * n)
 
@@ -114,9 +114,10 @@ def test_amplitudes_are_recovered_with_unit_pulls(observation, snr):
     truths = {"width": 100.0 * truth["width"], "e1": 0.0, "e2": 0.0, "flux": truth["transient"]}
     truths |= {name: truth[name] for name in ("shiftX", "shiftY")}
     for name, true in truths.items():
-        assert_unit_pulls(
-            np.asarray((table[f"modes_{name}"] - true) / table[f"modes_{name}Err"], dtype=float)
-        )
+        error = np.asarray(table[f"modes_{name}Err"], dtype=float)
+        # The modes are of first order in a width change of 2 %; what that leaves out is of order 0.02^2.
+        beyond = np.mean(100.0 * truth["width"] ** 2 / error) if name == "width" else 0.0
+        assert_unit_pulls(np.asarray(table[f"modes_{name}"] - true, dtype=float) / error, beyond)
     dof = np.asarray(table["modes_nData"], dtype=float) - 7.0
     assert np.median(np.asarray(table["modes_chi2"]) / dof) == pytest.approx(1.0, abs=0.03)
     assert not np.any(table["modes_isExtended"])
