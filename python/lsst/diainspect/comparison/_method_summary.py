@@ -193,11 +193,11 @@ def _pair_stars(first: Table, second: Table) -> Table:
         own, other = (np.flatnonzero((keys == key).all(axis=1)) for _, keys in parts)
         if len(other) == 0:
             continue
-        positions = [
+        here, there = (
             np.stack([np.asarray(table[name], dtype=float)[index] for name in ("x", "y")], axis=-1)
             for table, index in ((first, own), (second, other))
-        ]
-        matched = match_positions(*positions, _SAME_STAR)
+        )
+        matched = match_positions(here, there, _SAME_STAR)
         pairs.append((own[matched.first], other[matched.second]))
     own, other = (
         (np.concatenate(side) for side in zip(*pairs, strict=True)) if pairs else (np.zeros(0, int),) * 2

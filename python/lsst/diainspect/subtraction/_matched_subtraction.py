@@ -175,7 +175,7 @@ def _local_filters(
     if direction == "template":
         phi = decorrelation_transfer(kappa, science_variance, template_variance)
         return phi, LocalFilters(science=phi, template=phi * kappa, psf=phi * psf)
-    kernel_sum = local_kernel.sum()
+    kernel_sum = float(local_kernel.sum())
     kappa = kappa / kernel_sum
     phi = decorrelation_transfer(kappa, template_variance / kernel_sum**2, science_variance)
     return phi, LocalFilters(science=phi * kappa, template=phi / kernel_sum, psf=phi * kappa * psf)
