@@ -359,7 +359,16 @@ def test_template_is_read_as_components(repo: Path, run: Command) -> None:
 def test_a_method_is_switched_and_tuned_from_the_command_line(repo: Path, run: Command) -> None:
     switch = [
         f"{step}Al:connections.method=zogy"
-        for step in ("subtract", "detect", "cutStamps", "diagnose", "metrics")
+        for step in (
+            "subtract",
+            "detect",
+            "cutStamps",
+            "maps",
+            "diagnose",
+            "classify",
+            "metrics",
+            "calibrate",
+        )
     ]
     run_pipeline(
         repo,

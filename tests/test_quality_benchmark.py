@@ -215,7 +215,8 @@ def test_small_scene_gives_sane_figures(results, method):
     # What appears is not scaled by a method's flux ratio.
     assert abs(figures["fluxUp"].value) < 0.01 + 4.0 * figures["fluxUp"].error
     assert figures["fftPairs"].value > 1.0
-    assert 0.0 < figures["memory"].value < 2.0
+    # The peak of a process that ran others before may not rise at all.
+    assert 0.0 <= figures["memory"].value < 2.0
     assert figures["nFaint"].value >= figures["gained"].value + figures["lost"].value
 
 

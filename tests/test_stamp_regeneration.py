@@ -63,7 +63,7 @@ class Reader:
 
 
 # Interpolation of filters between cells and over the detector: an rms of 1 to 2 % of the noise, most of it at bright
-# stars, where it is up to 0.4 % of their peak.
+# stars, where it is up to 1 % of their peak in single pixels.
 @pytest.mark.parametrize("seeing", [(0.9, 0.75), (0.75, 0.9)])
 @pytest.mark.parametrize("method", ["al", "zogy"])
 def test_regenerated_difference_is_the_one_that_was_stored(seeing: tuple[float, float], method: str) -> None:
@@ -87,7 +87,7 @@ def test_regenerated_difference_is_the_one_that_was_stored(seeing: tuple[float, 
     deviation = (again.difference - difference)[good] / np.sqrt(variance[good])
     assert deviation.std() < 0.03
     brightest = np.broadcast_to(np.nanmax(again.science, axis=(1, 2))[:, None, None], good.shape)[good]
-    assert (np.abs(deviation) < 0.3 + 0.005 * brightest / np.sqrt(variance[good])).all()
+    assert (np.abs(deviation) < 0.3 + 0.01 * brightest / np.sqrt(variance[good])).all()
     # The background that the subtraction took away is among what is stored.
     assert abs(np.median(deviation)) < 0.003
     assert np.abs(again.variance / variance - 1.0)[good].max() < 0.02

@@ -83,6 +83,7 @@ def plot_metric_maps(statistics: Mapping[str, Table | None], label: DetectorLabe
                 axes.set_box_aspect((extent[3] - extent[2]) / (extent[1] - extent[0]))
                 one = maps[method].get(name)
                 if one is None or not np.isfinite(one.value).any():
+                    axes.set_title(method_name(method), color=colours[method], fontsize=8.5)
                     say_inside(axes, "no difference" if statistics[method] is None else "not measured")
                     continue
                 shown = axes.imshow(one.value, cmap="RdBu_r", extent=extent, **norm)
