@@ -210,7 +210,7 @@ def test_cell_weights_sum_to_one(cell_size):
     grid = CellGrid((150, 230), cell_size, 16)
     total = np.zeros(grid.shape)
     for cell in grid:
-        total[cell.target] += cell.weight
+        total[cell.target] += cell.row_weight[:, None] * cell.column_weight[None, :]
     np.testing.assert_allclose(total, 1.0, atol=1e-6)
 
 
