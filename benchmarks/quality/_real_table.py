@@ -147,7 +147,10 @@ def real_table(results: Sequence[RealResult]) -> str:
 
 
 def _calibration_table(results: Sequence[RealResult]) -> list[str]:
-    """Return a table of the calibration without truth: a column for each pair, al and zogy in it."""
+    """Return a table of the calibration without truth: a column for each pair that has one, al and zogy in it."""
+    results = [result for result in results if result.calibration]
+    if not results:
+        return []
     lines = [
         "Calibration without truth (`CalibrateDifferenceTask`), al / zogy:",
         "",
