@@ -98,6 +98,27 @@ def test_every_dataset_type_is_found_by_query_datasets(repo: Path, run: Command)
     assert {name: kinds.count(name) for name in _expected_counts()} == _expected_counts()
 
 
+def test_comparison_is_made_again_by_itself_in_forked_processes(repo: Path, run: Command) -> None:
+    # Two of the four detectors of the camera are there; nothing in the query says so.
+    again = run_pipeline(
+        repo,
+        "u/test/compare",
+        *("-j", "2", "--start-method", "forkserver"),
+        pipeline=f"{PIPELINE}#compare",
+        inputs=COLLECTION,
+    ).check()
+    n_quanta = 2 * len(VISITS) * len(DETECTORS) + len(VISITS) + 1
+    assert f"Executed {n_quanta} quanta successfully, 0 failed and 0 remain" in again.output
+    where = {"instrument": "DiaSim", "visit": 1, "detector": 1}
+    with Butler.from_config(str(repo)) as butler:
+        first, second = (
+            butler.get("subtraction_comparison", where, collections=collection)
+            for collection in (COLLECTION, "u/test/compare")
+        )
+    assert first.colnames == second.colnames
+    np.testing.assert_array_equal(first["x"], second["x"])
+
+
 def test_query_by_exposure_finds_one_visit(repo: Path, run: Command) -> None:
     where = "instrument='DiaSim' AND visit=2 AND visit.exposure_time > 10 AND detector=1"
     command = ("query-datasets", repo, "al_dia_source", "--collections", COLLECTION, "--where", where)

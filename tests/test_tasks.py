@@ -38,6 +38,7 @@ from lsst.diainspect.tasks import (
     MeasureDifferenceMetricsTask,
     SubtractImagesTask,
 )
+from lsst.diainspect.tasks._wide_table import WideTable
 
 INPUT, RUN = "DiaSim/input", "u/test/run"
 DATA_ID = {"instrument": "DiaSim", "visit": 1, "detector": 0}
@@ -421,3 +422,10 @@ def test_psf_order_is_taken_from_the_configuration(small_pair: SimulatedPair) ->
     assert (
         SubtractImagesTask(config=config).run(small_pair.science, small_pair.template).difference is not None
     )
+
+
+def test_table_of_many_columns_makes_its_type_once() -> None:
+    table = Table({f"column{i}": np.zeros(3, dtype="f4") for i in range(5)})
+    wide = WideTable(table, copy=False)
+    assert wide.dtype == table.dtype
+    assert wide.dtype is wide.dtype

@@ -100,6 +100,9 @@ def _pipetask(repo: Path, processes: int) -> list[str]:
     levels = [part for level in _LOG_LEVELS for part in ("--log-level", level)]
     run = ["-b", str(repo), "-p", _PIPELINE, "-i", "DiaSim/input", "-o", _COLLECTION, "-j", str(processes)]
     options = ["--register-dataset-types", "--no-raise-on-partial-outputs"]
+    if processes > 1:
+        # Quanta start as copies of one process that has imported everything.
+        options += ["--start-method", "forkserver"]
     return [_script("pipetask"), *levels, "run", *run, *options]
 
 

@@ -83,6 +83,15 @@ def plot_method_metrics(
     grid[1].set_xlabel("mean paired difference / its uncertainty")
     if not names:
         say_in_place(grid[1], "one method only")
+    elif not grid[1].texts:
+        grid[1].text(
+            0.5,
+            0.5,
+            "One detector tells no uncertainty.",
+            transform=grid[1].transAxes,
+            ha="center",
+            color=NEUTRAL_COLOUR,
+        )
     for axes in grid:
         for row in range(len(metrics)):
             axes.axhline(row, color="0.92", linewidth=0.6, zorder=-2)
@@ -99,8 +108,10 @@ def _write_values(axes: Axes, rows: Table, metrics: Sequence[str], place: float,
     """Write median and interval of each metric, at a place between 0 and 1 across the axes."""
     for row in rows:
         digits = _digits(float(row["medianUpper"]) - float(row["medianLower"]))
+        # Adding zero makes a rounded -0 a 0.
         value, lower, upper = (
-            f"{float(row[name]):.{digits}f}" for name in ("median", "medianLower", "medianUpper")
+            f"{round(float(row[name]), digits) + 0.0:.{digits}f}"
+            for name in ("median", "medianLower", "medianUpper")
         )
         unit = f" {row['unit']}" if row["unit"] else ""
         text = f"{value}{unit}" if lower == upper else f"{value} ({lower} to {upper}){unit}"

@@ -137,7 +137,14 @@ def plot_focal_plane(
         norm = _limits(values, expected)
         shown = None
         for axes, method in zip(grid[:, i], statistics, strict=True):
-            axes.set_title(method_name(method), color=colours[method], weight="bold", loc="left")
+            # The name stands above the panel: beside its colour bar it might be that of the next one.
+            axes.set_title(
+                f"{method_name(method)}: {title}",
+                color=colours[method],
+                weight="bold",
+                loc="left",
+                fontsize=9,
+            )
             axes.set_facecolor("0.93")
             if not any(np.isfinite(value).any() for _, _, value in found[method]):
                 say_inside(axes, "not measured")
@@ -145,7 +152,7 @@ def plot_focal_plane(
             for x, y, value in found[method]:
                 shown = draw_cells(axes, x, y, value, cmap="RdBu_r", **norm)
         if shown is not None:
-            add_colorbar(figure, shown, list(grid[:, i]), title)
+            add_colorbar(figure, shown, list(grid[:, i]), "")
     finish_sky(grid)
     return figure
 

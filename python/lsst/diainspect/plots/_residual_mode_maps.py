@@ -81,13 +81,20 @@ def plot_residual_modes(
         limit = max(_LEAST[quantity], float(np.percentile(finite, 98.0)) if len(finite) else 0.0)
         shown = None
         for axes, (method, own) in zip(grid[:, column], drawn.items(), strict=True):
-            axes.set_title(method_name(method), color=colours[method], weight="bold", loc="left")
+            error = factor * _typical_error(places[method], quantity)
+            axes.set_title(
+                f"{method_name(method)}: {title}" + (f", $\\pm$ {error:.1g}" if np.isfinite(error) else ""),
+                color=colours[method],
+                weight="bold",
+                loc="left",
+                fontsize=9,
+            )
             if not own:
                 say_inside(axes, "not measured")
             for place, value in own:
                 shown = draw_cells(axes, *place, value, cmap="RdBu_r", vmin=-limit, vmax=limit)
         if shown is not None:
-            add_colorbar(figure, shown, list(grid[:, column]), title)
+            add_colorbar(figure, shown, list(grid[:, column]), "")
     finish_sky(grid)
     return figure
 
@@ -108,6 +115,19 @@ def _evaluate(
         np.asarray(cells["x"], dtype=float), np.asarray(cells["y"], dtype=float)
     )
     return image
+
+
+def _typical_error(own: Sequence[tuple[DetectorMaps, Table, _Place]], quantity: str) -> float:
+    """Return the median error of a map at the cells of all detectors."""
+    errors = [
+        maps[quantity].error(np.asarray(cells["x"], dtype=float), np.asarray(cells["y"], dtype=float))
+        for maps, table, _ in own
+        if quantity in maps
+        for cells in [table[np.asarray(table["cellX"]) >= 0]]
+    ]
+    values = np.concatenate(errors or [np.zeros(0)])
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else float("nan")
 
 
 def _vectors(
@@ -175,7 +195,7 @@ def _draw_vectors(
         if len(x) == 0:
             say_inside(axes, "not measured")
             continue
-        heads = {} if arrows else {"headwidth": 0, "headlength": 0, "headaxislength": 0, "pivot": "middle"}
+        heads = {} if arrows else {"headwidth": 0, "headlength": 0, "headaxislength": 0}
         quiver = axes.quiver(
             x,
             y,
@@ -186,12 +206,13 @@ def _draw_vectors(
             scale_units="xy",
             scale=typical / (_ARROW * 2.0 * float(np.median(sizes))),
             width=0.004,
+            pivot="middle",
             **heads,
         )
         key = float(f"{typical:.1g}")
         axes.quiverkey(
             quiver,
-            0.78,
+            0.74,
             1.03,
             key,
             f"{key:g} {unit}".strip(),

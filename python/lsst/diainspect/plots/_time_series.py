@@ -59,7 +59,9 @@ def plot_time_series(
     visits = np.unique(np.concatenate([np.asarray(table["visit"]) for table in tables.values()]))
     known = all(int(visit) in times and np.isfinite(times[int(visit)]) for visit in visits)
     place = np.array([times[int(visit)] for visit in visits]) if known else visits.astype(float)
-    step = float(np.diff(np.unique(place)).min()) if len(np.unique(place)) > 1 else 1.0
+    # Methods are drawn side by side, less apart than visits are and never by much of the axis.
+    apart = np.diff(np.unique(place))
+    step = min(float(apart.min()), 0.1 * float(apart.sum())) if len(apart) else 0.3
     colours = method_colours(metrics)
     for axes, (name, (title, expected)) in zip(grid.T.flat, SERIES.items(), strict=True):
         if expected is not None:
@@ -90,6 +92,10 @@ def plot_time_series(
                 label=method_name(method),
             )
         axes.set_ylabel(title, fontsize=8.5)
+        # 0.9995 is read more easily than a difference from an offset in the corner.
+        axes.ticklabel_format(axis="y", useOffset=False)
+        if not len(apart):
+            axes.set_xlim(place[0] - 0.5, place[0] + 0.5)
         if not any_drawn:
             axes.set_yticks([])
             axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color=NEUTRAL_COLOUR)

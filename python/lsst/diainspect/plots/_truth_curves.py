@@ -11,6 +11,7 @@ import numpy as np
 from astropy.table import Table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ._labels import SurveyLabel
 from ._style import NEUTRAL_COLOUR, method_colours, method_name, new_figure, say_in_place, styled
@@ -90,7 +91,10 @@ def plot_completeness(summary: Table | None, methods: Sequence[str], label: Surv
             )
         if variable == "idealSnr":
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            # Without labels of their own: on a short axis they would run into each other.
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(-0.03, 1.16)
         axes.axhline(1.0, color=NEUTRAL_COLOUR, linewidth=0.6, zorder=0)
         axes.set_xlabel(name)
@@ -192,4 +196,8 @@ def _area_text(summary: Table | None, method: str, score: str) -> str:
     if len(rows) == 0 or not np.isfinite(rows["value"][0]):
         return text
     row = rows[0]
-    return f"{text}: mean purity {row['value']:.3f} ({row['lower']:.3f} to {row['upper']:.3f})"
+    text = f"{text}: mean purity {row['value']:.3f}"
+    # Few detectors tell no interval.
+    if not (np.isfinite(row["lower"]) and np.isfinite(row["upper"])):
+        return text
+    return f"{text} ({row['lower']:.3f} to {row['upper']:.3f})"

@@ -14,13 +14,23 @@ from astropy.table import Table
 
 from ..comparison import join_sources
 from ..truth import source_truth
+from ._wide_table import WideTable
 
 
 class CompareSubtractionsConnections(
-    pipeBase.PipelineTaskConnections, dimensions=("instrument", "visit", "detector")
+    pipeBase.PipelineTaskConnections,
+    dimensions=("instrument", "visit", "detector"),
+    defaultTemplates={"scienceName": "visit_image"},
 ):
     """Connections of `CompareSubtractionsTask`: two inputs for each method of the configuration."""
 
+    science = cT.Input(
+        doc="Science image, which is not read: where there is one the methods are compared.",
+        name="{scienceName}",
+        storageClass="VisitImage",
+        dimensions=("instrument", "visit", "detector"),
+        deferLoad=True,
+    )
     comparison = cT.Output(
         doc="Sources of all methods, joined by position.",
         name="subtraction_comparison",
@@ -29,6 +39,8 @@ class CompareSubtractionsConnections(
     )
 
     def __init__(self, *, config: CompareSubtractionsConfig) -> None:
+        if not config.whereScience:
+            del self.science
         for method in config.methods:
             for kind, doc in _kinds(config).items():
                 connection = cT.Input(
@@ -65,6 +77,11 @@ class CompareSubtractionsConfig(
         default=3.0,
         min=0.0,
         inclusiveMin=False,
+    )
+    whereScience = pexConfig.Field[bool](
+        doc="Compare where there is a science image. Without, every detector of the camera that a query does not "
+        "exclude is looked at, as all tables of the methods may be missing.",
+        default=False,
     )
     hasTruth = pexConfig.Field[bool](
         doc="Add what the truth says of each source, from MatchTruthTask.", default=False
@@ -113,12 +130,10 @@ class CompareSubtractionsTask(pipeBase.PipelineTask):
         if missing:
             self.log.warning("No sources of %s: compared without.", ", ".join(missing))
         self.metadata["missingMethods"] = ",".join(missing)
-        butlerQC.put(
-            self.run(
-                sources, tables["dia_diagnostics"], tables.get("truth_match"), tables["dia_classification"]
-            ),
-            outputRefs,
+        result = self.run(
+            sources, tables["dia_diagnostics"], tables.get("truth_match"), tables["dia_classification"]
         )
+        butlerQC.put(pipeBase.Struct(comparison=WideTable(result.comparison, copy=False)), outputRefs)
 
     def run(
         self,

@@ -13,6 +13,7 @@ from lsst.images import Box
 from ..diagnostics import diagnostic_registry, measure_diagnostics
 from ..plugins import load_plugins
 from ..stamps import DetectorContext, StampSet
+from ._wide_table import WideTable
 
 load_plugins()
 
@@ -105,6 +106,16 @@ class DiagnoseSourcesTask(pipeBase.PipelineTask):
     ConfigClass = DiagnoseSourcesConfig
     _DefaultName = "diagnoseSources"
     config: DiagnoseSourcesConfig
+
+    def runQuantum(
+        self,
+        butlerQC: pipeBase.QuantumContext,
+        inputRefs: pipeBase.InputQuantizedConnection,
+        outputRefs: pipeBase.OutputQuantizedConnection,
+    ) -> None:
+        """Read, measure and write."""
+        result = self.run(**butlerQC.get(inputRefs))
+        butlerQC.put(pipeBase.Struct(diagnostics=WideTable(result.diagnostics, copy=False)), outputRefs)
 
     def run(
         self,

@@ -22,6 +22,8 @@ from astropy.table import Table, vstack
 from lsst.daf.butler import DatasetRef
 from lsst.daf.butler.progress import Progress
 
+from ._wide_table import WideTable
+
 _PROGRESS = Progress("lsst.diainspect.tasks.gatherTables")
 
 
@@ -134,7 +136,7 @@ class GatherTablesTask(pipeBase.PipelineTask):
                 self.log.warning("There is no %s to gather.", name)
                 continue
             gathered = self.run(tables)
-            butlerQC.put(gathered, getattr(outputRefs, f"{name}_out"))
+            butlerQC.put(WideTable(gathered, copy=False), getattr(outputRefs, f"{name}_out"))
             self.log.info("Gathered %d rows of %s from %d tables.", len(gathered), name, len(tables))
             n_written += 1
         if n_written == 0:
