@@ -25,6 +25,7 @@ def test_page_of_the_dataset_types_is_up_to_date() -> None:
         "methods.md",
         "truth.md",
         "stamps.md",
+        "survey.md",
         "datasets.md",
     ],
 )

@@ -182,6 +182,20 @@ def test_a_whole_chain_is_switched_with_the_method_of_each_step() -> None:
     assert graph.producer_of("zogy_dia_diagnostics").label == "diagnoseAl"
 
 
+def test_a_whole_chain_is_switched_by_one_parameter() -> None:
+    overrides: dict[str, dict[str, object]] = {
+        "parameters": {"methodOfAl": "zogy"},
+        "mapsAl": {"hasKernel": False},
+    }
+    graph = _build(overrides, f"{INSPECT}#al").to_graph()
+    assert graph.tasks["subtractAl"].config.subtractor.name == "zogy"
+    for step in CHAIN:
+        assert graph.tasks[f"{step}Al"].config.connections.method == "zogy"
+    assert not [name for name in graph.dataset_types if name.startswith("al_")]
+    with pytest.raises(ContractError, match="subtractor of subtractAl and the method"):
+        _build({**overrides, "subtractAl": {"subtractor.name": "al"}}, f"{INSPECT}#al")
+
+
 def test_switching_without_the_rest_of_the_chain_is_refused() -> None:
     with pytest.raises(ContractError, match="must read the method that subtractAl makes"):
         _build({"subtractAl": {"subtractor": "zogy", "connections.method": "zogy"}}, f"{INSPECT}#al")

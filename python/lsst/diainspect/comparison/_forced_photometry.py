@@ -7,7 +7,7 @@ __all__ = ["force_photometry"]
 import astropy.units as u
 import numpy as np
 from astropy.table import Column, Table
-from lsst.images import DifferenceImage
+from lsst.images import MaskedImage
 
 from ..diagnostics import fit_plane_psf
 from ..masks import MASK_BITS, mask_to_words
@@ -19,7 +19,7 @@ _CHUNK = 2048
 
 
 def force_photometry(
-    x: np.ndarray, y: np.ndarray, difference: DifferenceImage, psf: PixelBasis, radius: float = 12.0
+    x: np.ndarray, y: np.ndarray, difference: MaskedImage, psf: PixelBasis, radius: float = 12.0
 ) -> Table:
     """Fit the PSF of a difference image at positions that are given.
 
@@ -27,7 +27,7 @@ def force_photometry(
     ----------
     x, y : `numpy.ndarray`, (N,)
         Positions [pixel].
-    difference : `lsst.images.DifferenceImage`
+    difference : `lsst.images.MaskedImage`
         Difference with variance and mask.
     psf : `PixelBasis`
         Its PSF.

@@ -12,7 +12,7 @@ import lsst.pipe.base as pipeBase
 import lsst.pipe.base.connectionTypes as cT
 import numpy as np
 from astropy.table import Table
-from lsst.images import DifferenceImage
+from lsst.images import MaskedImage
 
 from ..comparison import force_photometry
 from ..subtraction import filters_from_table
@@ -90,14 +90,14 @@ class ForceMethodsTask(pipeBase.PipelineTask):
             )
         ]
 
-        def load(method: str) -> tuple[DifferenceImage, Table]:
-            return inputs[f"{method}_difference_image"].get(), inputs[f"{method}_difference_filters"].get()
+        def load(method: str) -> tuple[MaskedImage, Table]:
+            # Without the image's own PSF model, which takes longer to read than its pixels: the filters have it.
+            image = inputs[f"{method}_difference_image"].get(component="masked_image")
+            return image, inputs[f"{method}_difference_filters"].get()
 
         butlerQC.put(self.run(inputs["comparison"], _Lazy(methods, load)), outputRefs)
 
-    def run(
-        self, comparison: Table, differences: Mapping[str, tuple[DifferenceImage, Table]]
-    ) -> pipeBase.Struct:
+    def run(self, comparison: Table, differences: Mapping[str, tuple[MaskedImage, Table]]) -> pipeBase.Struct:
         """Measure.
 
         Parameters
@@ -127,13 +127,13 @@ class ForceMethodsTask(pipeBase.PipelineTask):
         return pipeBase.Struct(forced=forced)
 
 
-class _Lazy(Mapping[str, tuple[DifferenceImage, Table]]):
+class _Lazy(Mapping[str, tuple[MaskedImage, Table]]):
     """Values that are read when they are asked for, and not kept."""
 
     def __init__(self, names: list[str], load: Any) -> None:
         self._names, self._load = names, load
 
-    def __getitem__(self, name: str) -> tuple[DifferenceImage, Table]:
+    def __getitem__(self, name: str) -> tuple[MaskedImage, Table]:
         return self._load(name)
 
     def __iter__(self) -> Any:
