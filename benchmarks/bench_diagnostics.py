@@ -1,6 +1,6 @@
 """Stamps cut and every diagnostic measured, at 51 pixels and 20,000 sources: sources a second on one core.
 
-PSF evaluation is in; reading and writing are not. The mix of sources is that of a difference image with
+PSF evaluation is in; reading and writing are stated apart. The mix of sources is that of a difference image with
 artefacts: half point sources, a fifth dipoles of 0.3 to 5 pixels, one in fifty a trail, the rest noise; half of them
 lie on static stars. Each has noise of its own, and a hundredth of the pixels are masked.
 """
@@ -12,20 +12,23 @@ import resource
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import astropy.units as u
 import astropy.wcs
 import numpy as np
+import pyarrow.parquet
 import pytest
 import scipy.fft
 from astropy.table import Table
+from lsst.daf.butler.formatters.parquet import astropy_to_arrow
 from lsst.images import Box, GeneralFrame, SkyProjection
 
 from lsst.diainspect.diagnostics import diagnostic_registry, measure_diagnostics
 from lsst.diainspect.masks import MASK_BITS
 from lsst.diainspect.psf import PixelBasis
-from lsst.diainspect.stamps import DetectorContext, StampModel, StampSet, cut_stamps
+from lsst.diainspect.stamps import DetectorContext, StampModel, StampSet, cut_stamps, read_stamps
 
 _N = 20_000
 _N_ON_IMAGE = 6_400
@@ -33,6 +36,13 @@ _N_ON_IMAGE = 6_400
 
 _CUT_AT_A_TIME = 2_048
 """Sources cut and measured before the next are cut: the memory of one chunk of stamps serves them all."""
+
+_N_STORED = 4_000
+"""Sources written to a file and read back."""
+
+_REFERENCE_PAIR = 0.20
+"""Time that a Fourier transform of 4096 x 4096 float32 pixels and back takes on the machine of the requirement, 5,000
+sources a second [s]: one thousandth of it a source."""
 
 _SIZE = 51
 _BOX = Box.from_shape((4096, 4096))
@@ -174,33 +184,61 @@ def test_all_diagnostics(benchmark: Any, state: Callable[[str], None]) -> None:
         for name in _DEFAULTS:
             assert not any(table[f"{name}_flag_failed"].any() for table in tables), name
             assert not any(table[f"{name}_flag_missingPlanes"].any() for table in tables), name
+        # In between, so that the load of the machine hits both.
+        pairs.append(_fft_pair())
         return cutting, measuring
 
     peaks: list[float] = []
+    pairs: list[float] = []
     times: list[tuple[float, float]] = []
     # The first round compiles, or reads what was compiled before.
     benchmark.pedantic(lambda: times.append(run()), rounds=3, warmup_rounds=1)
     cut, measured = min(times, key=sum)
-    pair = _fft_pair()
+    pair, spent = min(pairs), (cut + measured) / _N
     n_chunks = -(-_N // _CUT_AT_A_TIME)
     state(
-        f"{_N / (cut + measured):,.0f} sources a second of one core's CPU time: cutting {cut / _N * 1e6:.0f} and "
-        f"measuring {measured / _N * 1e6:.0f} microseconds a source, {(cut + measured) / _N / pair * 1e3:.1f} "
-        f"thousandths of an FFT pair ({pair * 1e3:.1f} ms); peak memory grows by {peaks[n_chunks - 1] - peaks[0]:.0f} "
-        f"MB from the first chunk of {_CUT_AT_A_TIME:,} to the last"
+        f"{1.0 / spent:,.0f} sources a second of one core's CPU time: cutting {cut / _N * 1e6:.0f} and "
+        f"measuring {measured / _N * 1e6:.0f} microseconds a source, {spent / pair * 1e3:.2f} thousandths of a "
+        f"4096 x 4096 FFT pair ({pair * 1e3:.0f} ms, the best of {len(pairs)} between the rounds), which is "
+        f"{pair / spent / _REFERENCE_PAIR:,.0f} sources a second where that takes {_REFERENCE_PAIR * 1e3:.0f} ms; "
+        f"peak memory grows by {peaks[n_chunks - 1] - peaks[0]:.0f} MB from the first chunk of {_CUT_AT_A_TIME:,} to "
+        "the last"
     )
 
 
 def _fft_pair() -> float:
-    """Return the CPU time of a Fourier transform of 1024 x 1024 float32 pixels and back, which the load of the
+    """Return the CPU time of a Fourier transform of 4096 x 4096 float32 pixels and back, which the load of the
     machine changes as it changes the rest."""
-    image = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
+    image = np.random.default_rng(0).normal(size=(4096, 4096)).astype(np.float32)
     times = []
-    for _ in range(9):
+    for _ in range(3):
         start = time.process_time()
-        scipy.fft.irfft2(scipy.fft.rfft2(image))
+        scipy.fft.irfft2(scipy.fft.rfft2(image), overwrite_x=True)
         times.append(time.process_time() - start)
-    return float(np.median(times))
+    return min(times)
+
+
+def test_writing_and_reading(benchmark: Any, state: Callable[[str], None], tmp_path: Path) -> None:
+    """The stamp set as a Parquet file in the layout of the butler's formatter, all planes, models by their weights."""
+    stamps = _cut(slice(0, _N_STORED))
+    path = tmp_path / "stamps.parq"
+    written, read = [], []
+
+    def run() -> None:
+        start = time.process_time()
+        pyarrow.parquet.write_table(astropy_to_arrow(stamps.to_table()), path)
+        middle = time.process_time()
+        assert len(read_stamps(path)) == _N_STORED
+        written.append(middle - start)
+        read.append(time.process_time() - middle)
+
+    benchmark.pedantic(run, rounds=2, warmup_rounds=0)
+    n, pair = _N_STORED, _fft_pair()
+    state(
+        f"writing {min(written) / n * 1e6:.0f} and reading {min(read) / n * 1e6:.0f} microseconds a source, "
+        f"{min(written) / n / pair * 1e3:.2f} and {min(read) / n / pair * 1e3:.2f} thousandths of a 4096 x 4096 FFT "
+        f"pair ({pair * 1e3:.0f} ms); {path.stat().st_size / n / 1e3:.0f} kB a source in the file"
+    )
 
 
 @pytest.mark.parametrize("name", _DEFAULTS)
@@ -217,7 +255,9 @@ def test_one_diagnostic(benchmark: Any, state: Callable[[str], None], name: str)
     measure_diagnostics(stamps[:64], _plugins((name,)))
     benchmark.pedantic(run, rounds=1, warmup_rounds=0)
     spent, pair = min(times) / _N, _fft_pair()
-    state(f"{spent * 1e6:.1f} microseconds a source, {spent / pair * 1e3:.2f} thousandths of an FFT pair")
+    state(
+        f"{spent * 1e6:.1f} microseconds a source, {spent / pair * 1e3:.3f} thousandths of a 4096 x 4096 FFT pair"
+    )
 
 
 @cache

@@ -161,7 +161,7 @@ class DipoleDiagnostic(Diagnostic):
         values.pop("chi2")
         candidates = np.flatnonzero(values["dipoleMomentChi2"] >= self.config.minMomentChi2)
         if len(candidates):
-            measured = self._measure_lobes(core[candidates], data[candidates], weight[candidates])
+            measured = self._measure_lobes(core.chosen(candidates), data[candidates], weight[candidates])
             for name, value in measured.items():
                 values[name][candidates] = value
         return values
@@ -272,7 +272,7 @@ class DipoleDiagnostic(Diagnostic):
         parameters, covariance = _orient(fit)
         separation = parameters[:, _SEPARATION]
         pixels = np.hypot(separation[:, 0], separation[:, 1])
-        length, angle = sky_length_and_angle(core[known], separation[:, 0], separation[:, 1])
+        length, angle = sky_length_and_angle(core.chosen(known), separation[:, 0], separation[:, 1])
         with np.errstate(invalid="ignore", divide="ignore"):
             along = separation / pixels[:, None]
             block = covariance[:, _SEPARATION, _SEPARATION]

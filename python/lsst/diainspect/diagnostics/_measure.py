@@ -19,6 +19,9 @@ _LOG = getLogger(__name__)
 _CHUNK = 1024
 """Sources measured at a time, which keeps memory flat: some 200 MB at 51 pixels."""
 
+_IDENTIFIERS = ("diaSourceId", "visit", "detector")
+"""Columns of the sources that their diagnostics have too."""
+
 _FLAGS = {
     "flag": DiagnosticColumn("bool", None, "Not measured, for whichever reason."),
     "flag_missingPlanes": DiagnosticColumn("bool", None, "The stamps lack a plane that this needs."),
@@ -55,20 +58,19 @@ def measure_diagnostics(
         N rows: the sources' identifiers and one column for each of `diagnostic_columns`.
     """
     n = len(stamps)
-    table = Table()
-    for name in ("diaSourceId", "visit", "detector"):
-        if name in stamps.sources.colnames:
-            table[name] = stamps.sources[name]
-    for name, column in diagnostic_columns(plugins).items():
+    definitions = diagnostic_columns(plugins)
+    # Arrays first, and columns of them at the end: a table takes as long to take a column as a source to measure.
+    arrays = {}
+    for name, column in definitions.items():
         start = np.nan if np.dtype(column.dtype).kind == "f" else 0
-        table[name] = Column(np.full(n, start, dtype=column.dtype), unit=column.unit, description=column.doc)
+        arrays[name] = np.full(n, start, dtype=column.dtype)
     able = {}
     for name, plugin in plugins.items():
         missing = plugin.needs - stamps.provides
         if missing:
             log.warning("Diagnostic %s not measured: stamps lack %s.", name, ", ".join(sorted(missing)))
-            table[f"{name}_flag"][:] = True
-            table[f"{name}_flag_missingPlanes"][:] = True
+            arrays[f"{name}_flag"][:] = True
+            arrays[f"{name}_flag_missingPlanes"][:] = True
         else:
             able[name] = plugin
     errors: dict[str, list[str]] = {name: [] for name in able}
@@ -76,7 +78,7 @@ def measure_diagnostics(
         # All diagnostics see the same slice, so that what one evaluates the others have.
         chunk = stamps[start : start + _CHUNK]
         for name, plugin in able.items():
-            errors[name] += _measure_chunk(chunk, plugin, name, table, start, log)
+            errors[name] += _measure_chunk(chunk, plugin, name, arrays, start, log)
     for name, messages in errors.items():
         if messages:
             log.warning(
@@ -86,18 +88,21 @@ def measure_diagnostics(
                 n,
                 messages[0],
             )
-    return table
+    columns = {name: stamps.sources[name] for name in _IDENTIFIERS if name in stamps.sources.colnames}
+    for name, column in definitions.items():
+        columns[name] = Column(arrays[name], name=name, unit=column.unit, description=column.doc, copy=False)
+    return Table(list(columns.values()), names=list(columns), copy=False)
 
 
 def _measure_chunk(
     stamps: StampSet,
     plugin: Diagnostic,
     name: str,
-    table: Table,
+    arrays: Mapping[str, np.ndarray],
     first_row: int,
     log: Logger | LsstLogAdapter,
 ) -> list[str]:
-    """Measure some sources into the table; on an exception each half by itself. Returns the errors of those left."""
+    """Measure some sources into the arrays; on an exception each half by itself. Returns the errors of those left."""
     rows = slice(first_row, first_row + len(stamps))
     try:
         values = _checked(plugin.measure(stamps), plugin.columns, len(stamps))
@@ -105,18 +110,18 @@ def _measure_chunk(
         half = len(stamps) // 2
         if half:
             return [
-                *_measure_chunk(stamps[:half], plugin, name, table, first_row, log),
-                *_measure_chunk(stamps[half:], plugin, name, table, first_row + half, log),
+                *_measure_chunk(stamps[:half], plugin, name, arrays, first_row, log),
+                *_measure_chunk(stamps[half:], plugin, name, arrays, first_row + half, log),
             ]
         log.debug("Diagnostic %s failed on row %d.", name, first_row, exc_info=True)
-        table[f"{name}_flag"][rows] = True
-        table[f"{name}_flag_failed"][rows] = True
+        arrays[f"{name}_flag"][rows] = True
+        arrays[f"{name}_flag_failed"][rows] = True
         return [f"{type(err).__name__}: {err}"]
     for column, array in values.items():
-        table[f"{name}_{column}"][rows] = array
+        arrays[f"{name}_{column}"][rows] = array
     floats = [array for array in values.values() if array.dtype.kind == "f"]
     if floats:
-        table[f"{name}_flag"][rows] = ~np.any(np.isfinite(floats), axis=0)
+        arrays[f"{name}_flag"][rows] = ~np.any(np.isfinite(floats), axis=0)
     return []
 
 

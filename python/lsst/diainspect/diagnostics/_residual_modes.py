@@ -399,7 +399,7 @@ class ResidualModesDiagnostic(Diagnostic):
             galaxies = rows[extended]
             template = static.template
             modes = extended_modes(
-                stamps[galaxies],
+                stamps.chosen(galaxies),
                 template.x[galaxies],
                 template.y[galaxies],
                 static.flux[galaxies],

@@ -63,7 +63,7 @@ def add_source_noise(
     rows = np.flatnonzero((peak > 1.0 + _BRIGHT) & np.isfinite(peak))
     if len(rows) == 0:
         return equations
-    bright = stamps[which[rows]]
+    bright = stamps.chosen(which[rows])
     size = stamps.size
     window = scipy.fft.next_fast_len(size + _FILTER_SIZE // 2 + 1, real=True)
     filters, spread = [], []

@@ -117,7 +117,7 @@ class TrailDiagnostic(Diagnostic):
         chi2, candidates = self._candidates(stamps)
         values["elongationChi2"] = chi2
         if len(candidates):
-            for name, value in self._measure_trails(stamps[candidates]).items():
+            for name, value in self._measure_trails(stamps.chosen(candidates)).items():
                 values[name][candidates] = value
         return values
 

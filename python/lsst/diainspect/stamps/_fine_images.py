@@ -46,7 +46,6 @@ class FineImages:
 
     def __init__(self, samples: np.ndarray) -> None:
         self.samples = np.ascontiguousarray(samples, dtype=np.float32)
-        self.samples[np.abs(self.samples) < _TINY] = 0.0
 
     @classmethod
     def from_images(cls, images: np.ndarray) -> FineImages:
@@ -91,6 +90,7 @@ def sample_finely(images: np.ndarray) -> np.ndarray:
     samples[:, 0, 0] = images
     samples[:, 0, 1] = images @ half.T
     samples[:, 1] = half @ samples[:, 0]
+    samples[np.abs(samples) < _TINY] = 0.0
     return samples
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from astropy.table import Column, Table
 
 from ..masks import MASK_BITS, PLANES_BAD_FOR_SUBTRACTION
-from ._cropped_planes import CroppedPlanes
 from ._detector_context import DetectorContext
 from ._fine_images import FineImages
+from ._partial_planes import PartialPlanes
 from ._pixel_weights import weigh_pixels
 from ._plane_names import PLANES, describe_plane
 from ._stamp_model import StampModel
@@ -64,7 +64,8 @@ class StampSet:
     Notes
     -----
     What several diagnostics need (weights, PSFs at the sources' positions, the inner part of every plane) is kept
-    from its first use on, so pixels are not to be changed after that. A slice starts with nothing kept.
+    from its first use on, so pixels are not to be changed after that. A slice starts with nothing kept; the inner part
+    of stamps, and a choice of sources, take what there is.
     """
 
     sources: Table
@@ -86,7 +87,7 @@ class StampSet:
                 f"Columns {sorted(taken)} of the source table have the names of stamp planes or models: "
                 f"rename them."
             )
-        if isinstance(self.planes, CroppedPlanes):
+        if isinstance(self.planes, PartialPlanes):
             return
         shapes = {name: plane.shape for name, plane in self.planes.items()}
         if len(set(shapes.values())) > 1 or any(shape[0] != len(self.sources) for shape in shapes.values()):
@@ -103,7 +104,7 @@ class StampSet:
     @property
     def size(self) -> int:
         """Side of the stamps [pixel]; 0 when there are no planes."""
-        if isinstance(self.planes, CroppedPlanes):
+        if isinstance(self.planes, PartialPlanes):
             return self.planes.size
         return next((plane.shape[-1] for plane in self.planes.values()), 0)
 
@@ -141,6 +142,20 @@ class StampSet:
             self.context,
         )
 
+    def chosen(self, rows: np.ndarray) -> StampSet:
+        """Return some sources, for use while these stamps are: planes and weights are taken when they are asked for.
+
+        Parameters
+        ----------
+        rows : `numpy.ndarray`, (n,), int
+            Which.
+        """
+        models = {name: model[rows] for name, model in self.models.items()}
+        planes = PartialPlanes(self.planes, (rows,), self.size)
+        part = StampSet(self.sources[rows], planes, models, self.context)
+        part._kept["whole"] = (weakref.ref(self), (rows,))
+        return part
+
     def with_context(self, context: DetectorContext) -> StampSet:
         """Return the same stamps with what is known of their detector."""
         return replace(self, context=context)
@@ -165,21 +180,25 @@ class StampSet:
     def _crop(self, size: int) -> StampSet:
         low = self.size // 2 - size // 2
         inner = slice(low, low + size)
+        index = (slice(None), inner, inner)
         sources = self.sources.copy(copy_data=False)
         for axis in ("x0", "y0"):
             sources[axis] = sources[axis] + low
-        crop = StampSet(sources, CroppedPlanes(self.planes, inner), self.models, self.context)
+        crop = StampSet(sources, PartialPlanes(self.planes, index, size), self.models, self.context)
         # What was evaluated for the whole stamps is cut out of that. Weakly, because the whole keeps its crops: a
         # cycle would hold the pixels of every chunk until the garbage collector comes by.
-        crop._kept["whole"] = (weakref.ref(self), inner)
+        crop._kept["whole"] = (weakref.ref(self), index)
+        # They have no other positions, and no other models.
+        for name in ("dx", "dy"):
+            crop._kept[name] = getattr(self, name)
         return crop
 
-    def _whole(self) -> tuple[StampSet | None, slice]:
-        """Return the stamps that these were cropped from, if they are still there, and the pixels kept."""
+    def _whole(self) -> tuple[StampSet | None, tuple[slice | np.ndarray, ...]]:
+        """Return the stamps that these are part of, if they are still there, and which part."""
         if "whole" not in self._kept:
-            return None, slice(None)
-        reference, inner = self._kept["whole"]
-        return reference(), inner
+            return None, ()
+        reference, index = self._kept["whole"]
+        return reference(), index
 
     def model_images(self, name: str) -> np.ndarray:
         """Return a PSF or filter of every source, (N, model size, model size), float32, centred; kept."""
@@ -225,9 +244,9 @@ class StampSet:
         return self.keep(("weighed", plane), lambda: self._weigh(plane))
 
     def _weigh(self, plane: str) -> tuple[np.ndarray, np.ndarray]:
-        whole, inner = self._whole()
+        whole, index = self._whole()
         if whole is not None:
-            weight, good = (np.ascontiguousarray(array[:, inner, inner]) for array in whole._weighed(plane))
+            weight, good = (np.ascontiguousarray(array[index]) for array in whole._weighed(plane))
             return weight, good
         names = set(PLANES_BAD_FOR_SUBTRACTION) - _PLANES_OF_THE_OTHER_IMAGE.get(plane, frozenset())
         bits = sum(1 << MASK_BITS[name] for name in names)
