@@ -58,6 +58,19 @@ def test_whitening_filter_makes_the_noise_white():
     assert np.var(white) == pytest.approx(spectrum.variance_factor, rel=0.03)
 
 
+def test_many_small_covariances_add_up_for_a_point_source():
+    # A smooth part with 9 % of the power at low frequencies, and less than 1 % at any lag.
+    rng = np.random.default_rng(31)
+    smooth = scipy.ndimage.gaussian_filter(rng.normal(size=(1024, 1024)), 1.5, mode="wrap")
+    image = rng.normal(size=smooth.shape) + 0.3 * smooth
+    spectrum = measure(image / image.std())
+    centre = len(spectrum.covariance) // 2
+    departure = spectrum.covariance.copy()
+    departure[centre, centre] -= 1.0
+    assert np.abs(departure).max() < 0.01
+    assert not spectrum.is_white
+
+
 def test_underestimated_variance_is_scaled_and_not_filtered():
     spectrum = measure(1.2 * noise(5, 1024))
     assert not spectrum.is_white

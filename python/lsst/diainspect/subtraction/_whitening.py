@@ -28,7 +28,14 @@ _SIGNIFICANCE = 5.0
 """Standard errors by which the autocovariance must differ from white noise of the predicted variance."""
 
 _LEAST_DEPARTURE = 0.01
-"""Departures of the autocovariance smaller than this are left alone: they change a score by 0.5 %."""
+"""Departures smaller than this, of the autocovariance or of the variance of a point source, are left alone: they change
+a score by 0.5 %."""
+
+_POINT_SIGMA = 1.7
+"""Width of a point source [pixel] for whose variance many small covariances add up: some 3 pixels FWHM or more."""
+
+_POINT_SIGNIFICANCE = 3.0
+"""Standard errors by which that variance must differ from that in white noise."""
 
 _LOCAL_LAG = 3
 """Largest lag of what may differ from place to place [pixel]."""
@@ -66,7 +73,15 @@ class NoiseSpectrum:
         """Whether the noise is white and as large as predicted, within errors and tolerance."""
         departure = self.covariance.copy()
         departure[_MAX_LAG, _MAX_LAG] -= 1.0
-        return bool(np.abs(departure).max() < max(_SIGNIFICANCE * self.error, _LEAST_DEPARTURE))
+        lag_y, lag_x = np.mgrid[-_MAX_LAG : _MAX_LAG + 1, -_MAX_LAG : _MAX_LAG + 1]
+        response = np.exp(-(lag_x**2 + lag_y**2) / (4.0 * _POINT_SIGMA**2))
+        excess = np.abs((response * departure).sum())
+        # The two halves of an autocovariance are one measurement.
+        error = self.error * np.sqrt(2.0 * (response**2).sum())
+        return bool(
+            np.abs(departure).max() < max(_SIGNIFICANCE * self.error, _LEAST_DEPARTURE)
+            and excess < max(_POINT_SIGNIFICANCE * error, _LEAST_DEPARTURE)
+        )
 
     @property
     def correlation(self) -> float:
