@@ -81,7 +81,7 @@ def make_detector_table(number: int, seed: int, family: str) -> Table | None:
     with psf_family(family):
         pair = simulate_pair(plan.conditions, plan.scene, int(rng.integers(1 << 31)), size=SIZE)
     if plan.injected_snr is not None:
-        inject_changes(pair, plan.injected_snr, rng)
+        inject_changes(pair, plan.injected_snr, plan.injected_fraction, rng)
     try:
         sources, diagnostics, alerts = _measure(plan, pair)
     except (SubtractionError, ValueError) as error:
