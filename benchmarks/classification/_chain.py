@@ -9,6 +9,7 @@ from astropy.table import Table, hstack, vstack
 from lsst.images import Box
 from lsst.utils.logging import getLogger
 
+from lsst.diainspect.detection import TooManyDetectionsError
 from lsst.diainspect.diagnostics import diagnostic_registry, measure_diagnostics
 from lsst.diainspect.psf import MODE_NAMES, PixelBasisPsf, residual_modes
 from lsst.diainspect.simulation import SimulatedPair, simulate_pair
@@ -84,7 +85,7 @@ def make_detector_table(number: int, seed: int, family: str) -> Table | None:
         inject_changes(pair, plan.injected_snr, plan.injected_fraction, rng)
     try:
         sources, diagnostics, alerts = _measure(plan, pair)
-    except (SubtractionError, ValueError) as error:
+    except (SubtractionError, TooManyDetectionsError) as error:
         # One detector that cannot be subtracted does not cost the others; it is said, and left out.
         _LOG.warning("Detector %d of seed %d (%s) is left out: %s", number, seed, plan.scenario, error)
         return None
