@@ -210,7 +210,7 @@ def test_cell_weights_sum_to_one(cell_size):
     grid = CellGrid((150, 230), cell_size, 16)
     total = np.zeros(grid.shape)
     for cell in grid:
-        total[cell.target] += cell.weight
+        total[cell.target] += cell.row_weight[:, None] * cell.column_weight[None, :]
     np.testing.assert_allclose(total, 1.0, atol=1e-6)
 
 
@@ -286,7 +286,7 @@ def test_background_is_found_under_sources_and_bad_pixels():
     for row, column in rng.integers(20, 580, size=(60, 2)):
         image[row - 3 : row + 4, column - 3 : column + 4] += 300 * gaussian(7, 1.5)
     before = image.copy()
-    subtract_background(image, lambda rows: np.ones_like(image[rows]), bad, 128)
+    subtract_background(image, 0.5 * np.ones_like(image), np.ones_like(image), 0.5, bad, 128)
     error = (before - image) - truth
     # 128^2 pixels tell a mean to 1 / 128; the spline's curvature adds little in the middle.
     assert abs(error[64:-64, 64:-64].mean()) < 4 / 600

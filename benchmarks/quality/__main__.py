@@ -140,8 +140,7 @@ def _in_process(directory: Path, spec: SceneSpec, method: MethodSpec, keep: bool
         return f"does not install: {result['unavailable']}"
     if "error" in result:
         return f"failed: {result['error']}"
-    cost = result.get("cost", {}).values()
-    cpu = sum(entry["cpu"] for entry in cost)
+    cpu = result["cost"]["subtract"]["cpu"]
     return (
         f"{cpu:.1f} s CPU = {cpu / result['fftPair']:.0f} FFT pairs, "
         f"score sigma {result['measured']['scoreSigma']:.3f}, {taken:.0f} s in all"

@@ -197,18 +197,17 @@ def _cost(results: Sequence[dict[str, Any]]) -> dict[str, Figure]:
         error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
         return Figure(float(values.mean()), float(error))
 
-    def of(result: dict[str, Any], name: str, *, candidates: bool) -> float:
-        """Return a cost of the candidate table, NaN where a method needs none, or of the subtraction proper."""
-        if candidates:
-            return result["cost"]["candidates"][name] if "candidates" in result["cost"] else np.nan
-        return sum(cost[name] for step, cost in result["cost"].items() if step != "candidates")
+    def of(result: dict[str, Any], step: str, name: str) -> float:
+        """Return a cost of a step; NaN where a method has none."""
+        return result["cost"][step][name] if step in result["cost"] else np.nan
 
     return {
-        "cpu": over(lambda result: of(result, "cpu", candidates=False)),
-        "wall": over(lambda result: of(result, "wall", candidates=False)),
-        "fftPairs": over(lambda result: of(result, "cpu", candidates=False) / result["fftPair"]),
-        "candidatesCpu": over(lambda result: of(result, "cpu", candidates=True)),
-        "candidatesFftPairs": over(lambda result: of(result, "cpu", candidates=True) / result["fftPair"]),
+        "cpu": over(lambda result: of(result, "subtract", "cpu")),
+        "wall": over(lambda result: of(result, "subtract", "wall")),
+        "fftPairs": over(lambda result: of(result, "subtract", "cpu") / result["fftPair"]),
+        "candidatesCpu": over(lambda result: of(result, "candidates", "cpu")),
+        "candidatesFftPairs": over(lambda result: of(result, "candidates", "cpu") / result["fftPair"]),
+        "startUpCpu": over(lambda result: of(result, "startUp", "cpu")),
         "fftPair": over(lambda result: 1000.0 * result["fftPair"]),
         "memory": over(lambda result: max(cost["memory"] for cost in result["cost"].values())),
     }

@@ -20,6 +20,7 @@ from lsst.diainspect.subtraction import ImagePair, SubtractionError, Subtraction
 from ._blocks import N_DRAWS, Blocks, draw_weights
 from ._detections import find_extrema
 from ._methods import OWN_METHODS
+from ._real_calibration import calibrate_pair
 from ._real_pairs import RealPair
 from ._sky_statistics import grow
 
@@ -65,6 +66,8 @@ class RealResult:
         row are paired between methods.
     n_stars : `dict` [`str`, `int`]
         Stars by row.
+    calibration : `dict` [`str`, `list`]
+        By method what `calibrate_pair` found.
     """
 
     name: str
@@ -74,6 +77,7 @@ class RealResult:
     shared_noise: float
     figures: dict[str, dict[str, np.ndarray]]
     n_stars: dict[str, int] = field(default_factory=dict)
+    calibration: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
 
 
 def compare_on_pair(real: RealPair, seed: int = 1) -> RealResult:
@@ -134,6 +138,7 @@ def compare_on_pair(real: RealPair, seed: int = 1) -> RealResult:
         shared_noise(pair),
         dict(figures),
         n_stars,
+        {method: calibrate_pair(real, method) for method in OWN_METHODS},
     )
 
 

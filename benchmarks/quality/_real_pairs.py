@@ -44,12 +44,27 @@ class ReferenceDifference:
 
 @dataclass(frozen=True)
 class RealPair:
-    """A pair, its reference difference if there is one, and where changes are known, (N, 2) as x, y [pixel]."""
+    """A pair of images.
+
+    Parameters
+    ----------
+    name : `str`
+        What the tables call it.
+    pair : `ImagePair`
+        The images for a subtractor.
+    reference : `ReferenceDifference` or `None`
+        Difference that comes with it, if there is one.
+    changes : `numpy.ndarray`, (N, 2)
+        Where changes are known, x and y [pixel].
+    images : `tuple` [`VisitImage`, `MaskedImage`]
+        Science image and template in nJy.
+    """
 
     name: str
     pair: ImagePair
     reference: ReferenceDifference | None
     changes: np.ndarray
+    images: tuple[VisitImage, MaskedImage]
 
 
 def data_folder() -> Path:
@@ -81,12 +96,14 @@ def _jwst(folder: Path) -> RealPair:
     )
     reference = np.asarray(fits.getdata(only("4check*SNR.fits.gz")), dtype=float)
     reference[reference == 0] = np.nan
+    pair = read_fits_pair(science, template, band="f200w")
     return RealPair(
         "JWST NIRCam F200W",
-        _as_pair(read_fits_pair(science, template, band="f200w")),
+        _as_pair(pair),
         # Both images were convolved with the other's PSF and the noise made white: ZOGY's difference has that PSF too.
         ReferenceDifference("sfft, cross-convolved", reference, np.ones_like(reference), psf="zogy"),
         np.zeros((0, 2)),
+        (pair.science, pair.template),
     )
 
 
@@ -102,11 +119,13 @@ def _decam(folder: Path) -> RealPair:
         for night in ("04", "18")
     )
     reference = np.asarray(fits.getdata(folder / "FinalDifference.DeCorr.fits.gz"), dtype=float)
+    pair = read_fits_pair(science, template, band="i", physical_filter="i_decam")
     return RealPair(
         "DECam i",
-        _as_pair(read_fits_pair(science, template, band="i", physical_filter="i_decam")),
+        _as_pair(pair),
         ReferenceDifference("sfft, decorrelated", reference, None, psf="al"),
         np.array([[128.6, 127.6]]),
+        (pair.science, pair.template),
     )
 
 
@@ -120,23 +139,36 @@ def _goto(folder: Path) -> RealPair:
         )
         for number in (1, 2)
     )
-    return RealPair("GOTO L", _as_pair(read_fits_pair(science, template)), None, np.zeros((0, 2)))
+    pair = read_fits_pair(science, template)
+    return RealPair("GOTO L", _as_pair(pair), None, np.zeros((0, 2)), (pair.science, pair.template))
 
 
 def _ip_diffim(scene: str) -> Callable[[Path], RealPair]:
-    def as_njy(image: VisitImage | DifferenceImage) -> MaskedImage:
+    def in_njy(image: VisitImage | DifferenceImage) -> dict:
         # The zero points of the reference are placeholders: its electrons are called nJy.
-        return MaskedImage(
-            Image(image.image.array, bbox=image.bbox, unit=u.nJy, sky_projection=image.sky_projection),
-            mask=image.mask,
-            variance=Image(image.variance.array, bbox=image.bbox, unit=u.nJy**2),
-        )
+        return {
+            "image": Image(
+                image.image.array, bbox=image.bbox, unit=u.nJy, sky_projection=image.sky_projection
+            ),
+            "mask": image.mask,
+            "variance": Image(image.variance.array, bbox=image.bbox, unit=u.nJy**2),
+        }
 
     def read(folder: Path) -> RealPair:
         folder = folder / "ip_diffim_reference" / scene
         science = VisitImage.read(folder / "science.fits")
         template = DifferenceImage.read(folder / "template.fits")
         difference = DifferenceImage.read(folder / "difference_measured.fits")
+        science = VisitImage(
+            **in_njy(science),
+            psf=science.psf,
+            obs_info=science.obs_info,
+            detector=science.detector,
+            band=science.band,
+            summary_stats=science.summary_stats,
+        )
+        psfs = science.psf, template.psf
+        template = MaskedImage(**in_njy(template))
         truth = arrow_to_astropy(pq.read_table(folder / "truth.parquet"))
         truth = truth[
             np.asarray(truth["is_variable"]) | (np.asarray(truth["kind"]).astype(str) == "transient")
@@ -152,7 +184,7 @@ def _ip_diffim(scene: str) -> Callable[[Path], RealPair]:
         ]
         return RealPair(
             f"ip_diffim {scene}",
-            ImagePair.from_images(as_njy(science), as_njy(template), science.psf, template.psf),
+            ImagePair.from_images(science, template, *psfs),
             ReferenceDifference(
                 "ip_diffim",
                 np.asarray(difference.image.array, dtype=float),
@@ -160,6 +192,7 @@ def _ip_diffim(scene: str) -> Callable[[Path], RealPair]:
                 psf=np.load(folder / "extras.npz")["psf_difference_center"],
             ),
             np.column_stack(where).astype(float),
+            (science, template),
         )
 
     return read

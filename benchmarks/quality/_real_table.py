@@ -15,6 +15,7 @@ import numpy as np
 from ._methods import OWN_METHODS
 from ._page import write_between
 from ._real import REFERENCE, RealResult
+from ._real_calibration import ROWS
 
 BEGIN, END = "<!-- real pairs: begin -->", "<!-- real pairs: end -->"
 
@@ -142,7 +143,28 @@ def real_table(results: Sequence[RealResult]) -> str:
     )
     lines += ["", f"Beyond {_SIGNIFICANT:.0f} paired errors: {tally}."]
     lines += ["", "Worse than the reference:", "", *(f"- {line}" for line in worse)] if worse else []
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_calibration_table(results)])
+
+
+def _calibration_table(results: Sequence[RealResult]) -> list[str]:
+    """Return a table of the calibration without truth: a column for each pair, al and zogy in it."""
+    lines = [
+        "Calibration without truth (`CalibrateDifferenceTask`), al / zogy:",
+        "",
+        f"| | {' | '.join(result.name for result in results)} |",
+        "|---" * (len(results) + 1) + "|",
+    ]
+    for index, (_, _, title, digits) in enumerate(ROWS):
+        cells = []
+        for result in results:
+            numbers = [result.calibration[method][index] for method in OWN_METHODS]
+            cells.append(
+                " / ".join(
+                    f"{value:.{digits}f} ± {error:.{digits}f}" if n else "-" for value, error, n in numbers
+                )
+            )
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
 
 
 def write_real(page: Path, text: str) -> None:

@@ -215,39 +215,14 @@ def make_scene(spec: SceneSpec, directory: Path) -> Path:
         stored = json.loads(info_file.read_text())
         if {name: stored.get(name) for name in expected} == expected:
             return folder
-    start = time.process_time()
     conditions = spec.conditions()
-    pair = simulate_pair(conditions, spec.sky(), spec.seed, size=spec.size, visit=spec.index)
-    simulated = time.process_time()
-    planes = {
-        "science": pair.science.image.array,
-        "template": pair.template.image.array,
-        "science_variance": pair.science.variance.array,
-        "template_variance": pair.template.variance.array,
-        "science_bad": masked_by(pair.science.mask, PLANES_BAD_FOR_SUBTRACTION),
-        "template_bad": masked_by(pair.template.mask, PLANES_BAD_FOR_SUBTRACTION),
-    }
-    bounds = Box.from_shape(planes["science"].shape)
-    psfs = {
-        "science_psf": pair.science_psf,
-        "template_psf": pair.template_psf,
-        "true_science_psf": pair.true_science_psf,
-        "true_template_psf": pair.true_template_psf,
-    }
-    if spec.psf == "measured":
-        for role in ("science", "template"):
-            psfs[f"{role}_psf"] = measure_psf(
-                planes[role],
-                planes[f"{role}_variance"],
-                planes[f"{role}_bad"],
-                bounds,
-                order=None,
-                size=pair.science_psf.size,
-                name=role,
-            ).psf
-    measured = time.process_time()
-    truth = _with_positions(pair.truth)
-    truth["heldOut"] = _held_out(truth, spec)
+    start = time.process_time()
+    if spec.psf == "exact":
+        planes, psfs, truth = _simulate(spec)
+    else:
+        # The same pixels, whatever PSFs are handed out.
+        planes, psfs, truth = _with_measured_psfs(load_scene(make_scene(_with_exact_psfs(spec), directory)))
+    taken = time.process_time() - start
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -262,13 +237,58 @@ def make_scene(spec: SceneSpec, directory: Path) -> Path:
         "templateSkyVariance": conditions.template_sky_variance,
         "njyPerElectron": conditions.njy_per_electron,
         "fluxScale": conditions.flux_scale,
-        "simulationCpu": simulated - start,
-        "psfCpu": measured - simulated,
+        "simulationCpu" if spec.psf == "exact" else "psfCpu": taken,
     }
     (partial / "info.json").write_text(json.dumps(info, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return folder
+
+
+_Parts = tuple[dict[str, np.ndarray], dict[str, PixelBasisPsf], Table]
+"""Planes, PSFs and truth of a scene, as they are stored."""
+
+
+def _simulate(spec: SceneSpec) -> _Parts:
+    pair = simulate_pair(spec.conditions(), spec.sky(), spec.seed, size=spec.size, visit=spec.index)
+    planes = {
+        "science": pair.science.image.array,
+        "template": pair.template.image.array,
+        "science_variance": pair.science.variance.array,
+        "template_variance": pair.template.variance.array,
+        "science_bad": masked_by(pair.science.mask, PLANES_BAD_FOR_SUBTRACTION),
+        "template_bad": masked_by(pair.template.mask, PLANES_BAD_FOR_SUBTRACTION),
+    }
+    psfs = {
+        "science_psf": pair.science_psf,
+        "template_psf": pair.template_psf,
+        "true_science_psf": pair.true_science_psf,
+        "true_template_psf": pair.true_template_psf,
+    }
+    truth = _with_positions(pair.truth)
+    truth["heldOut"] = _held_out(truth, spec)
+    return planes, psfs, truth
+
+
+def _with_exact_psfs(spec: SceneSpec) -> SceneSpec:
+    return dataclasses.replace(spec, psf="exact")
+
+
+def _with_measured_psfs(scene: BenchmarkScene) -> _Parts:
+    """Return a scene's parts with the PSFs that Piff measures in its images."""
+    planes = {name: getattr(scene, name) for name in _PLANES}
+    psfs = {name: getattr(scene, name) for name in _PSFS}
+    for role in ("science", "template"):
+        psfs[f"{role}_psf"] = measure_psf(
+            planes[role],
+            planes[f"{role}_variance"],
+            planes[f"{role}_bad"],
+            scene.bounds,
+            order=None,
+            size=psfs[f"{role}_psf"].size,
+            name=role,
+        ).psf
+    return planes, psfs, scene.truth
 
 
 def load_scene(folder: Path) -> BenchmarkScene:

@@ -103,6 +103,11 @@ ROWS: Sequence[tuple[str, str, Callable[[PooledResults], str]]] = (
     ("peerRatio", "CPU of the cheapest peer over this", _number("peerRatio", 1)),
     ("candidatesCpu", "CPU of the candidate table, apart [s]", _number("candidatesCpu", 2)),
     ("candidatesFftPairs", "... in FFT pairs", _number("candidatesFftPairs", 1)),
+    (
+        "startUpCpu",
+        "CPU of the first subtraction in a process, of a small pair, apart [s]",
+        _number("startUpCpu", 2),
+    ),
     ("fftPair", "one FFT pair [ms]", _number("fftPair", 1)),
     ("memory", "peak memory beyond the inputs [GiB]", _number("memory", 2)),
 )

@@ -140,14 +140,16 @@ def get_plane(mask: Mask, name: str) -> np.ndarray:
 
 def masked_by(mask: Mask, names: Iterable[str]) -> np.ndarray:
     """Return where any of the named planes is set, as booleans of shape (height, width)."""
-    shape = (mask.bbox.y.size, mask.bbox.x.size)
     present = [name for name in names if name in mask.schema.names]
-    bits = mask.schema.bitmask(*present) if present else np.zeros(0, dtype=np.uint8)
-    masked = None
-    for index in np.flatnonzero(bits):
-        found = (mask.array[..., index] & bits[index]) != 0
-        masked = found if masked is None else masked | found
-    return np.zeros(shape, dtype=bool) if masked is None else masked
+    if not present:
+        return np.zeros((mask.bbox.y.size, mask.bbox.x.size), dtype=bool)
+    array, bits = mask.array, mask.schema.bitmask(*present)
+    width = array.shape[-1] * array.itemsize
+    if width in (1, 2, 4, 8) and array.flags.c_contiguous:
+        # All bytes of a pixel as one number.
+        word = np.dtype(f"u{width}")
+        return (array.view(word)[..., 0] & bits.view(word)[0]) != 0
+    return ((array & bits) != 0).any(axis=-1)
 
 
 def mask_to_words(mask: Mask) -> np.ndarray:

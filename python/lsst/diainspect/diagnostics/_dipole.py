@@ -16,12 +16,11 @@ import astropy.units as u
 import lsst.pex.config as pexConfig
 import numpy as np
 
-from ..compiled import compiled
 from ..linear_fit import fit_linear
-from ..stamps import MovableImages, StampSet
+from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
 from ._disk import central_disk, disk_size
-from ._levenberg_marquardt import NonLinearFit, fit_levenberg_marquardt
+from ._point_source_fit import LOBES, POINT, PointSourceFit, fit_point_sources
 from ._sky_direction import sky_length_and_angle
 
 _CENTRE, _SEPARATION, _MEAN, _DIFFERENCE = slice(0, 2), slice(2, 4), 4, 5
@@ -203,7 +202,8 @@ class DipoleDiagnostic(Diagnostic):
 
     def _measure_lobes(self, core: StampSet, data: np.ndarray, weight: np.ndarray) -> dict[str, np.ndarray]:
         """Fit two lobes to sources with a significant moment."""
-        fit = self._fit_lobes(core, data, weight, self._start(core, data, weight))
+        every = np.arange(len(core))
+        fit = self._fit_lobes(core, every, data, weight, self._start(core, data, weight))
         point_chi2 = self._fit_point(core, data, weight)
         parameters, covariance = _orient(fit)
         mean, difference = parameters[:, _MEAN], parameters[:, _DIFFERENCE]
@@ -268,7 +268,7 @@ class DipoleDiagnostic(Diagnostic):
         expected, stiffness = np.zeros_like(first), np.zeros_like(first)
         expected[:, _MEAN] = flux[known]
         stiffness[:, _MEAN] = 1.0 / error[known] ** 2
-        fit = self._fit_lobes(core[known], data[known], weight[known], first, (expected, stiffness))
+        fit = self._fit_lobes(core, known, data, weight, first, (expected, stiffness))
         parameters, covariance = _orient(fit)
         separation = parameters[:, _SEPARATION]
         pixels = np.hypot(separation[:, 0], separation[:, 1])
@@ -293,8 +293,8 @@ class DipoleDiagnostic(Diagnostic):
         for side, sign in (("science", 0.5), ("template", -0.5)):
             position = lobes[:, _CENTRE] + sign * lobes[:, _SEPARATION]
             design = np.ones((n, 2, core.size**2), dtype=np.float32)
-            model = MovableImages(core.model_images(f"{side}Psf"))
-            design[:, 0] = model.at(slice(None), position[:, 0], position[:, 1], core.size).reshape(n, -1)
+            model = core.fine_model(f"{side}Psf")
+            design[:, 0] = model.at(np.arange(n), position[:, 0], position[:, 1], core.size).reshape(n, -1)
             weight = core.weight(side).reshape(n, -1) * disk
             fit = fit_linear(core.planes[side].reshape(n, -1), design, weight, dtype=np.float32)
             if f"{side}Variance" not in core.planes:
@@ -320,8 +320,8 @@ class DipoleDiagnostic(Diagnostic):
         start = np.zeros((n, 6))
         start[:, _CENTRE] = 0.5 * (positions[0] + positions[1])
         start[:, _SEPARATION] = positions[0] - positions[1]
-        model = MovableImages(core.model_images("differencePsf"))
-        lobes = [model.at(slice(None), at[:, 0], at[:, 1], size).reshape(n, -1) for at in positions]
+        model = core.fine_model("differencePsf")
+        lobes = [model.at(np.arange(n), at[:, 0], at[:, 1], size).reshape(n, -1) for at in positions]
         design = np.stack([lobes[0] - lobes[1], 0.5 * (lobes[0] + lobes[1])], axis=1)
         amplitude = fit_linear(data, design, weight, dtype=np.float32).amplitude
         start[:, [_MEAN, _DIFFERENCE]] = np.nan_to_num(amplitude)
@@ -330,90 +330,49 @@ class DipoleDiagnostic(Diagnostic):
     def _fit_lobes(
         self,
         core: StampSet,
+        rows: np.ndarray,
         data: np.ndarray,
         weight: np.ndarray,
         start: np.ndarray,
         prior: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> NonLinearFit:
-        model = MovableImages(core.model_images("differencePsf"))
-
-        def evaluate(rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            half = 0.5 * at[:, _SEPARATION]
-            # Both lobes at once.
-            images = model.at_with_gradient(
-                np.concatenate([rows, rows]),
-                np.concatenate([at[:, 0] + half[:, 0], at[:, 0] - half[:, 0]]),
-                np.concatenate([at[:, 1] + half[:, 1], at[:, 1] - half[:, 1]]),
-                core.size,
-            )
-            image, by_dx, by_dy = (one.reshape(2, len(rows), -1) for one in images)
-            lobes = at[:, [_MEAN, _MEAN]] + at[:, [_DIFFERENCE, _DIFFERENCE]] * np.array([0.5, -0.5])
-            difference = np.empty_like(image[0])
-            derivative = np.empty((len(rows), 6, data.shape[1]), dtype=np.float32)
-            _combine_lobes(image, by_dx, by_dy, lobes.astype(np.float32), difference, derivative)
-            return difference, derivative
-
-        largest = self.config.radius
-
-        def restrict(at: np.ndarray) -> np.ndarray:
-            at[:, _CENTRE] = np.clip(at[:, _CENTRE], -0.5 * largest, 0.5 * largest)
-            at[:, _SEPARATION] = np.clip(at[:, _SEPARATION], -1.5 * largest, 1.5 * largest)
-            return at
-
-        return fit_levenberg_marquardt(
-            evaluate, data, weight, start, restrict=restrict, prior=prior, max_iterations=20, tolerance=0.03
+    ) -> PointSourceFit:
+        """Fit two lobes to some rows."""
+        reach = self.config.radius
+        return fit_point_sources(
+            LOBES,
+            core.fine_model("differencePsf"),
+            rows,
+            data,
+            weight,
+            start,
+            limits=np.array([0.5 * reach, 0.5 * reach, 1.5 * reach, 1.5 * reach, np.inf, np.inf]),
+            prior=prior,
+            max_iterations=20,
+            tolerance=0.03,
         )
 
     def _fit_point(self, core: StampSet, data: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """Return chi-square of a point source at its best position, found from the largest pixel."""
-        model = MovableImages(core.model_images("differencePsf"))
-
-        def evaluate(rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            images = model.at_with_gradient(rows, at[:, 0], at[:, 1], core.size)
-            image, by_dx, by_dy = (one.reshape(len(rows), -1) for one in images)
-            flux = at[:, 2].astype(np.float32)[:, None]
-            return flux * image, np.stack([flux * by_dx, flux * by_dy, image], axis=1)
-
-        def restrict(at: np.ndarray) -> np.ndarray:
-            at[:, :2] = np.clip(at[:, :2], -0.5 * self.config.radius, 0.5 * self.config.radius)
-            return at
-
+        every = np.arange(len(core))
+        model = core.fine_model("differencePsf")
         smooth = _smooth(np.where(weight > 0, data, 0.0).reshape(len(core), core.size, core.size))
         brightest = np.abs(smooth.reshape(len(core), -1) * (weight > 0)).argmax(axis=1)
         start = np.zeros((len(core), 3))
         start[:, 0] = brightest % core.size - core.size // 2
         start[:, 1] = brightest // core.size - core.size // 2
-        image = model.at(slice(None), start[:, 0], start[:, 1], core.size).reshape(len(core), 1, -1)
+        image = model.at(every, start[:, 0], start[:, 1], core.size).reshape(len(core), 1, -1)
         start[:, 2] = np.nan_to_num(fit_linear(data, image, weight, dtype=np.float32).amplitude[:, 0])
-        return fit_levenberg_marquardt(
-            evaluate, data, weight, start, restrict=restrict, max_iterations=8
+        reach = 0.5 * self.config.radius
+        return fit_point_sources(
+            POINT,
+            model,
+            every,
+            data,
+            weight,
+            start,
+            limits=np.array([reach, reach, np.inf]),
+            max_iterations=8,
         ).chi2
-
-
-@compiled
-def _combine_lobes(
-    image: np.ndarray,
-    by_dx: np.ndarray,
-    by_dy: np.ndarray,
-    flux: np.ndarray,
-    difference: np.ndarray,
-    derivative: np.ndarray,
-) -> None:
-    """Fill the model (N, K) and its derivatives (N, 6, K) from the positive and the negative lobe (2, N, K)."""
-    half = np.float32(0.5)
-    for n in range(len(difference)):
-        up, down = flux[n, 0], flux[n, 1]
-        for k in range(difference.shape[1]):
-            positive, negative = image[0, n, k], image[1, n, k]
-            difference[n, k] = up * positive - down * negative
-            derivative[n, _MEAN, k] = positive - negative
-            derivative[n, _DIFFERENCE, k] = half * (positive + negative)
-        for k in range(difference.shape[1]):
-            first, second = up * by_dx[0, n, k], down * by_dx[1, n, k]
-            derivative[n, 0, k], derivative[n, 2, k] = first - second, half * (first + second)
-        for k in range(difference.shape[1]):
-            first, second = up * by_dy[0, n, k], down * by_dy[1, n, k]
-            derivative[n, 1, k], derivative[n, 3, k] = first - second, half * (first + second)
 
 
 _SMOOTHING_SIGMA = 1.2
@@ -427,7 +386,7 @@ def _smooth(images: np.ndarray) -> np.ndarray:
     return kernel @ (images.astype(np.float32) @ kernel)
 
 
-def _orient(fit: NonLinearFit) -> tuple[np.ndarray, np.ndarray]:
+def _orient(fit: PointSourceFit) -> tuple[np.ndarray, np.ndarray]:
     """Return parameters and covariance with the separation pointing to the positive lobe: m > 0."""
     sign = np.where(fit.parameters[:, _MEAN] < 0, -1.0, 1.0)
     flip = np.ones((len(sign), 6))

@@ -15,18 +15,14 @@ import lsst.pex.config as pexConfig
 import numpy as np
 
 from ..linear_fit import fit_linear
-from ..stamps import MovableImages, StampSet
+from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
 from ._disk import disk_size
-from ._levenberg_marquardt import NonLinearFit, fit_levenberg_marquardt
+from ._point_source_fit import POINT, TRAIL, PointSourceFit, fit_point_sources
 from ._sky_direction import sky_length_and_angle, sky_offset
 
 _X, _Y, _HALF_X, _HALF_Y, _FLUX = range(5)
 """Places of the parameters: midpoint, the vector from there to one end, flux."""
-
-_RULES = [(np.polynomial.legendre.leggauss(n), length) for n, length in ((4, 4.0), (8, 12.0), (15, np.inf))]
-"""Gauss-Legendre nodes and weights, and the longest trail [pixel] for which they are enough: a node every 1.5 pixels,
-the sigma of a PSF of 3.5 pixels full width at half maximum. The last is good to 30 pixels."""
 
 
 class TrailConfig(DiagnosticConfig):
@@ -214,67 +210,34 @@ class TrailDiagnostic(Diagnostic):
 
     def _fit_trail(
         self, core: StampSet, data: np.ndarray, weight: np.ndarray, start: np.ndarray
-    ) -> NonLinearFit:
-        model = MovableImages(core.model_images("differencePsf"))
+    ) -> PointSourceFit:
         reach = float(core.size // 2)
-
-        def evaluate(rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            # Image, and derivatives by midpoint and by half length.
-            sums = np.zeros((5, len(rows), core.size**2), dtype=np.float32)
-            length = 2.0 * np.hypot(at[:, _HALF_X], at[:, _HALF_Y])
-            shortest = -np.inf
-            for (nodes, shares), longest in _RULES:
-                members = np.flatnonzero((length > shortest) & (length <= longest))
-                shortest = longest
-                if len(members) == 0:
-                    continue
-                # Every node of every trail at once.
-                places = at[members][:, :, None]
-                images = model.at_with_gradient(
-                    np.repeat(rows[members], len(nodes)),
-                    (places[:, _X] + nodes * places[:, _HALF_X]).ravel(),
-                    (places[:, _Y] + nodes * places[:, _HALF_Y]).ravel(),
-                    core.size,
-                )
-                image, by_dx, by_dy = (one.reshape(len(members), len(nodes), -1) for one in images)
-                share = np.float32(0.5) * np.stack([shares, shares * nodes]).astype(np.float32)
-                part = np.empty((5, len(members), core.size**2), dtype=np.float32)
-                part[0] = share[0] @ image
-                part[1], part[3] = (share @ by_dx).transpose(1, 0, 2)
-                part[2], part[4] = (share @ by_dy).transpose(1, 0, 2)
-                sums[:, members] = part
-            flux = at[:, _FLUX].astype(np.float32)[:, None]
-            derivative = np.stack([flux * sums[i] for i in (1, 2, 3, 4)] + [sums[0]], axis=1)
-            return flux * sums[0], derivative
-
-        def restrict(at: np.ndarray) -> np.ndarray:
-            at[:, _X : _HALF_Y + 1] = np.clip(at[:, _X : _HALF_Y + 1], -reach, reach)
-            return at
-
-        return fit_levenberg_marquardt(
-            evaluate, data, weight, start, restrict=restrict, max_iterations=15, tolerance=0.1
+        return fit_point_sources(
+            TRAIL,
+            core.fine_model("differencePsf"),
+            np.arange(len(core)),
+            data,
+            weight,
+            start,
+            limits=np.array([reach, reach, reach, reach, np.inf]),
+            max_iterations=15,
+            tolerance=0.1,
         )
 
     def _fit_point(
         self, core: StampSet, data: np.ndarray, weight: np.ndarray, trail: np.ndarray
     ) -> np.ndarray:
         """Return chi-square of a point source, started at the trail's midpoint."""
-        model = MovableImages(core.model_images("differencePsf"))
         reach = float(core.size // 2)
-
-        def evaluate(rows: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            images = model.at_with_gradient(rows, at[:, 0], at[:, 1], core.size)
-            image, by_dx, by_dy = (one.reshape(len(rows), -1) for one in images)
-            flux = at[:, 2].astype(np.float32)[:, None]
-            return flux * image, np.stack([flux * by_dx, flux * by_dy, image], axis=1)
-
-        def restrict(at: np.ndarray) -> np.ndarray:
-            at[:, :2] = np.clip(at[:, :2], -reach, reach)
-            return at
-
-        start = trail[:, [_X, _Y, _FLUX]]
-        return fit_levenberg_marquardt(
-            evaluate, data, weight, start, restrict=restrict, max_iterations=8
+        return fit_point_sources(
+            POINT,
+            core.fine_model("differencePsf"),
+            np.arange(len(core)),
+            data,
+            weight,
+            trail[:, [_X, _Y, _FLUX]],
+            limits=np.array([reach, reach, np.inf]),
+            max_iterations=8,
         ).chi2
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..linear_fit import fit_linear
+from ..linear_fit import LinearFit, fit_linear
 from ._fourier_shift import ShiftableImages
 
 _ROOM = 8
@@ -16,6 +16,12 @@ _ROOM = 8
 
 _MAX_STEP = 1.0
 """Largest move in one iteration [pixel]: beyond the PSF's core the linear model does not hold."""
+
+_LEAST_STEP = 0.02
+"""Moves below this are the last [pixel]: what they leave is of second order, some 1e-4 pixel and 1e-5 of the flux."""
+
+_N_TERMS = 5
+"""Flux, two shifts, width and background."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def fit_psf(
 ) -> PsfFit:
     """Fit flux, shift, width and background of a point source in each stamp.
 
-    The model is linear in the shift, so the fit is repeated at the position found.
+    The model is linear in the shift, so the fit is repeated at the position found as long as that moves.
 
     Parameters
     ----------
@@ -96,7 +102,7 @@ def fit_psf(
     radius : `float`
         Radius of the fitted disk [pixel].
     iterations : `int`, optional
-        Number of fits.
+        Largest number of fits.
 
     Returns
     -------
@@ -110,31 +116,31 @@ def fit_psf(
     if psf.shape[-1] > size + 2 * _ROOM:
         psf = centre_crop(psf, size // 2 * 2 + 1 + 2 * _ROOM)
     shiftable = ShiftableImages(psf)
-    grid = np.arange(psf.shape[-1], dtype=psf.dtype) - psf.shape[-1] // 2
+    amplitude, error = np.full((2, n, _N_TERMS), np.nan)
+    chi2_per_dof, good_fraction = np.full((2, n), np.nan)
+    lost = np.zeros(n, dtype=bool)
+    moving = np.arange(n)
     for _ in range(iterations):
-        whole_x, whole_y = np.rint(dx), np.rint(dy)
-        model, d_dx, d_dy = shiftable.shifted(dx - whole_x, dy - whole_y)
-        from_x = grid[None, None, :] - (dx - whole_x).astype(psf.dtype)[:, None, None]
-        from_y = grid[None, :, None] - (dy - whole_y).astype(psf.dtype)[:, None, None]
-        # The first of lsst.diainspect.psf.residual_modes: shifts and width.
-        width_mode = -2.0 * model - from_x * d_dx - from_y * d_dy
-        design = np.stack([model, -d_dx, -d_dy, width_mode], axis=1)
-        design = _place(design, whole_x.astype(int), whole_y.astype(int), size)
-        design = np.concatenate([design, np.ones_like(design[:, :1])], axis=1)
-        inside = disk_mask(size, dx, dy, radius)
-        good = inside & (weight > 0)
-        fit = fit_linear(
-            pixels.reshape(n, -1),
-            design.reshape(n, design.shape[1], -1),
-            np.where(good, weight, 0.0).reshape(n, -1),
+        fit, good_fraction[moving] = _fit_at(
+            pixels[moving],
+            weight[moving],
+            shiftable if len(moving) == n else shiftable.take(moving),
+            dx[moving],
+            dy[moving],
+            radius,
         )
-        flux = fit.amplitude[:, 0]
+        amplitude[moving], error[moving] = fit.amplitude, fit.error
+        chi2_per_dof[moving] = fit.chi2 / (fit.n_data - _N_TERMS)
         with np.errstate(invalid="ignore", divide="ignore"):
-            step_x, step_y = fit.amplitude[:, 1] / flux, fit.amplitude[:, 2] / flux
-        lost = ~np.isfinite(step_x + step_y)
-        dx += np.clip(np.where(lost, 0.0, step_x), -_MAX_STEP, _MAX_STEP)
-        dy += np.clip(np.where(lost, 0.0, step_y), -_MAX_STEP, _MAX_STEP)
-    error = fit.error
+            step = fit.amplitude[:, 1:3] / fit.amplitude[:, :1]
+        lost[moving] = ~np.isfinite(step).all(axis=1)
+        step = np.clip(np.where(lost[moving, None], 0.0, step), -_MAX_STEP, _MAX_STEP)
+        dx[moving] += step[:, 0]
+        dy[moving] += step[:, 1]
+        moving = moving[np.abs(step).max(axis=1) > _LEAST_STEP]
+        if len(moving) == 0:
+            break
+    flux = amplitude[:, 0]
     with np.errstate(invalid="ignore", divide="ignore"):
         return PsfFit(
             dx=np.where(lost, np.nan, dx),
@@ -143,11 +149,41 @@ def fit_psf(
             dy_error=np.abs(error[:, 2] / flux),
             flux=flux,
             flux_error=error[:, 0],
-            width=fit.amplitude[:, 3] / flux,
+            width=amplitude[:, 3] / flux,
             width_error=np.abs(error[:, 3] / flux),
-            chi2_per_dof=fit.chi2 / (fit.n_data - design.shape[1]),
-            good_fraction=good.sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1),
+            chi2_per_dof=chi2_per_dof,
+            good_fraction=good_fraction,
         )
+
+
+def _fit_at(
+    pixels: np.ndarray,
+    weight: np.ndarray,
+    psfs: ShiftableImages,
+    dx: np.ndarray,
+    dy: np.ndarray,
+    radius: float,
+) -> tuple[LinearFit, np.ndarray]:
+    """Fit flux, flux times shifts and width, and background at positions; return also the good fraction of the disk."""
+    n, size = len(pixels), pixels.shape[-1]
+    whole_x, whole_y = np.rint(dx), np.rint(dy)
+    model, d_dx, d_dy = psfs.shifted(dx - whole_x, dy - whole_y)
+    grid = np.arange(model.shape[-1], dtype=model.dtype) - model.shape[-1] // 2
+    from_x = grid[None, None, :] - (dx - whole_x).astype(model.dtype)[:, None, None]
+    from_y = grid[None, :, None] - (dy - whole_y).astype(model.dtype)[:, None, None]
+    # The first of lsst.diainspect.psf.residual_modes: shifts and width.
+    width_mode = -2.0 * model - from_x * d_dx - from_y * d_dy
+    design = np.stack([model, -d_dx, -d_dy, width_mode], axis=1)
+    design = _place(design, whole_x.astype(int), whole_y.astype(int), size)
+    design = np.concatenate([design, np.ones_like(design[:, :1])], axis=1)
+    inside = disk_mask(size, dx, dy, radius)
+    good = inside & (weight > 0)
+    fit = fit_linear(
+        pixels.reshape(n, -1),
+        design.reshape(n, design.shape[1], -1),
+        np.where(good, weight, 0.0).reshape(n, -1),
+    )
+    return fit, good.sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
 
 
 def _place(images: np.ndarray, whole_x: np.ndarray, whole_y: np.ndarray, size: int) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["ShiftableImages", "shift_images"]
 
+import copy
+
 import numpy as np
 import scipy.fft
 
@@ -28,6 +30,12 @@ class ShiftableImages:
         self._ky = scipy.fft.fftfreq(height).astype(images.dtype)
         self._kx = scipy.fft.rfftfreq(width).astype(images.dtype)
         self._transform = scipy.fft.rfft2(images, s=self._shape)
+
+    def take(self, index: np.ndarray) -> ShiftableImages:
+        """Return some of the images."""
+        some = copy.copy(self)
+        some._transform = self._transform[index]
+        return some
 
     def shifted(self, dx: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Move the images by fractions of a pixel.

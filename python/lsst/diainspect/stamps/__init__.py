@@ -2,6 +2,7 @@
 
 from ._cut import cut_stamps
 from ._detector_context import DetectorContext
+from ._fine_images import FineImages, fine_weights, move_fine_image, row_length
 from ._gather import gather_stamps, stamp_origin
 from ._movable_images import MovableImages
 from ._plane_names import PLANES, describe_plane, other_method
@@ -19,6 +20,7 @@ __all__ = [
     "MODELS",
     "PLANES",
     "DetectorContext",
+    "FineImages",
     "MovableImages",
     "Query",
     "QueryError",
@@ -28,9 +30,12 @@ __all__ = [
     "StampSet",
     "cut_stamps",
     "describe_plane",
+    "fine_weights",
     "gather_stamps",
+    "move_fine_image",
     "other_method",
     "read_stamps",
+    "row_length",
     "sky_derivatives",
     "sources_at_positions",
     "stamp_image",

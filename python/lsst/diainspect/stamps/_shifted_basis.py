@@ -18,6 +18,7 @@ import scipy.fft
 import scipy.special
 
 from ..psf import centre_crop
+from ._fine_images import FineImages, sample_finely
 
 _N_CELLS = 4
 """Cells a pixel and axis; with the degree it sets the error, and with its square the size of the tables."""
@@ -51,6 +52,7 @@ class ShiftedBasis:
         self._original = basis
         self._combine, self._basis = _reduced(basis)
         self._table: np.ndarray | None = None
+        self._fine: np.ndarray | None = None
         self._crops: dict[int, np.ndarray] = {}
 
     @classmethod
@@ -97,6 +99,14 @@ class ShiftedBasis:
         """
         images, by_dx, by_dy = self._evaluate(weights, dx, dy, size, [(0, 0), (1, 0), (0, 1)])
         return images, by_dx, by_dy
+
+    def fine_images(self, weights: np.ndarray) -> FineImages:
+        """Combine the images with weights (N, M), in a form in which single ones are moved again and again."""
+        if self._fine is None:
+            self._fine = sample_finely(np.asarray(self._basis, dtype=np.float32))
+        shape = self._fine.shape[1:]
+        combined = (weights @ self._combine).astype(np.float32) @ self._fine.reshape(len(self._fine), -1)
+        return FineImages(combined.reshape(-1, *shape))
 
     def _evaluate(
         self,

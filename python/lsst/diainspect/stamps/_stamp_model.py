@@ -10,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from ..psf import PixelBasis
+from ._fine_images import FineImages
 from ._movable_images import MovableImages
 from ._shifted_basis import ShiftedBasis
 
@@ -59,6 +60,13 @@ class StampModel:
             return self.basis
         size = self.basis.shape[-1]
         return (self.coefficients @ self.basis.reshape(len(self.basis), -1)).reshape(-1, size, size)
+
+    def fine_images(self) -> FineImages:
+        """Return the images in a form in which they are moved again and again, by distances that differ."""
+        if self.coefficients is None:
+            return FineImages.from_images(self.basis)
+        assert self._shifted is not None
+        return self._shifted.fine_images(self.coefficients)
 
     def shifted(self, dx: np.ndarray, dy: np.ndarray, size: int) -> np.ndarray:
         """Return the images moved to positions of sources.

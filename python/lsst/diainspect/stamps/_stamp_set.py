@@ -16,6 +16,7 @@ from astropy.table import Column, Table
 from ..masks import MASK_BITS, PLANES_BAD_FOR_SUBTRACTION
 from ._cropped_planes import CroppedPlanes
 from ._detector_context import DetectorContext
+from ._fine_images import FineImages
 from ._pixel_weights import weigh_pixels
 from ._plane_names import PLANES, describe_plane
 from ._stamp_model import StampModel
@@ -191,6 +192,10 @@ class StampSet:
         return StampModel(
             model.coefficients.astype(np.float32), model.basis.astype(np.float32, copy=False)
         ).images()
+
+    def fine_model(self, name: str) -> FineImages:
+        """Return a PSF of every source in a form in which it is moved again and again; kept."""
+        return self.keep(("fine", name), lambda: self.models[name].fine_images())
 
     def centred_model(self, name: str) -> np.ndarray:
         """Return a PSF at the position of every source, on the pixels of its stamp; kept.

@@ -105,12 +105,19 @@ def finish_subtraction(
     """
     bad = pair.bad
 
-    def noise_of(part: slice | tuple[slice, slice]) -> np.ndarray:
+    def noise_of(part: tuple[slice, slice]) -> np.ndarray:
         # In the sky a white difference has this variance whatever the filters.
         return pair.science_variance[part] + np.float32(flux_ratio**2) * pair.template_variance[part]
 
     if background_cell_size > 0:
-        subtract_background(difference, noise_of, bad, background_cell_size)
+        subtract_background(
+            difference,
+            pair.science_variance,
+            pair.template_variance,
+            flux_ratio**2,
+            bad,
+            background_cell_size,
+        )
     sky_noise = _sky_noise(pair, difference, noise_of, bad) if whiten else None
     window = filter_window(pair, kernel.size if kernel is not None else 0)
     samples = _sample_filters(pair, filters_at, window)
@@ -280,14 +287,15 @@ def contaminated(
     for noise, bad, fill_error, weights in inputs:
         reach = weights.shape[0] // 2
         for tile, rows, columns, index in tiles_with(bad):
-            own = np.zeros(tuple(part.stop - part.start for part in tile), dtype=np.float32)
+            # In double precision: what a saturated star lacks, squared, exceeds the noise by more than 1e7.
+            own = np.zeros(tuple(part.stop - part.start for part in tile))
             own[rows, columns] = np.maximum(fill_error[index] ** 2, noise[tile][rows, columns])
             wide, _ = around(tile, reach, shape)
             cut = tuple(
                 slice(outer.start - inner.start + reach, outer.stop - inner.start + reach)
                 for outer, inner in zip(wide, tile, strict=True)
             )
-            error[wide] += scipy.signal.fftconvolve(own, weights**2, mode="full")[cut]
+            error[wide] += scipy.signal.fftconvolve(own, weights.astype(float) ** 2, mode="full")[cut]
             touched.append(wide)
     spread = np.zeros(shape, dtype=bool)
     for wide in touched:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 __all__ = ["subtract_background"]
 
-from collections.abc import Callable
-
 import numpy as np
 import scipy.interpolate
 import scipy.ndimage
+
+from ..compiled import compiled
 
 _CLIP = 3.0
 """Pixels this many sigma from the background, and their neighbours, are left out."""
@@ -24,7 +24,12 @@ _LEAST_FRACTION = 0.1
 
 
 def subtract_background(
-    image: np.ndarray, noise_of: Callable[[slice], np.ndarray], bad: np.ndarray, cell_size: int
+    image: np.ndarray,
+    variance: np.ndarray,
+    other_variance: np.ndarray,
+    factor: float,
+    bad: np.ndarray,
+    cell_size: int,
 ) -> None:
     """Measure a background and take it from an image, in place.
 
@@ -33,10 +38,12 @@ def subtract_background(
 
     Parameters
     ----------
-    image : `numpy.ndarray`, (height, width)
+    image : `numpy.ndarray`, (height, width), float32
         Image.
-    noise_of : callable
-        Takes a slice of rows; returns the variance of their pixels, (n_rows, width).
+    variance, other_variance : `numpy.ndarray`, (height, width), float32
+        Its variance is the first plus ``factor`` times the second.
+    factor : `float`
+        Factor of the second.
     bad : `numpy.ndarray`, (height, width), bool
         Pixels to leave out.
     cell_size : `int`
@@ -46,7 +53,6 @@ def subtract_background(
         np.linspace(0, length, max(1, round(length / cell_size)) + 1).astype(int) for length in image.shape
     ]
     strips = [slice(bottom, top) for bottom, top in zip(edges[0][:-1], edges[0][1:], strict=True)]
-    columns = _membership(edges[1])
     along_y, along_x = _interpolation(edges[0]), _interpolation(edges[1]).T
     area = np.outer(np.diff(edges[0]), np.diff(edges[1]))
     mesh = np.full(area.shape, np.median(image[::4, ::4][~bad[::4, ::4]]), dtype=np.float32)
@@ -54,31 +60,67 @@ def subtract_background(
         count, total = np.zeros(area.shape), np.zeros(area.shape)
         # A row of cells at a time, which stays in the processor's cache.
         for row, strip in enumerate(strips):
-            above = image[strip] - along_y[strip] @ mesh @ along_x
-            np.abs(above, out=above)
-            good = ~(_blocks_around(above > np.float32(_CLIP) * np.sqrt(noise_of(strip))) | bad[strip])
-            count[row] = columns @ good.sum(axis=0, dtype=np.float32)
-            total[row] = columns @ np.where(good, image[strip], np.float32(0.0)).sum(axis=0)
+            outliers = np.zeros([-(-length // _BLOCK) for length in image[strip].shape], dtype=np.uint8)
+            _count_outliers(
+                image[strip],
+                along_y[strip] @ mesh @ along_x,
+                variance[strip],
+                other_variance[strip],
+                np.float32(factor),
+                outliers,
+            )
+            # A block in which one pixel is, and those around one in which two are.
+            left_out = (outliers > 0) | scipy.ndimage.binary_dilation(outliers > 1, np.ones((3, 3)))
+            _add_good(image[strip], bad[strip], left_out, edges[1], total[row], count[row])
         raw = np.where(count < _LEAST_FRACTION * area, np.nan, total / np.maximum(count, 1.0))
         mesh = _without_gaps(raw).astype(np.float32)
     for strip in strips:
         image[strip] -= along_y[strip] @ mesh @ along_x
 
 
-def _membership(edges: np.ndarray) -> np.ndarray:
-    """Return the matrix (n_cells, length) that adds up the pixels of each cell along an axis."""
-    cell = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
-    return (cell[None, :] == np.arange(len(edges) - 1)[:, None]).astype(np.float32)
+@compiled
+def _count_outliers(
+    image: np.ndarray,
+    background: np.ndarray,
+    variance: np.ndarray,
+    other_variance: np.ndarray,
+    factor: float,
+    outliers: np.ndarray,
+) -> None:
+    """Count, in blocks of pixels, those that differ from the background by more than the clip."""
+    height, width = image.shape
+    clip2 = np.float32(_CLIP**2)
+    outlying = np.zeros(width, np.uint8)
+    for j in range(height):
+        pixels, level, own, other = image[j], background[j], variance[j], other_variance[j]
+        for i in range(width):
+            above = pixels[i] - level[i]
+            outlying[i] = above * above > clip2 * (own[i] + factor * other[i])
+        counts = outliers[j // _BLOCK]
+        for i in range(width):
+            counts[i // _BLOCK] += outlying[i]
 
 
-def _blocks_around(mask: np.ndarray) -> np.ndarray:
-    """Return a mask with every block of pixels filled in which one is set, and the blocks around where two are."""
-    height, width = mask.shape
-    padded = np.pad(mask, ((0, -height % _BLOCK), (0, -width % _BLOCK)))
-    rows = np.sum([padded[start::_BLOCK] for start in range(_BLOCK)], axis=0, dtype=np.uint8)
-    count = np.sum([rows[:, start::_BLOCK] for start in range(_BLOCK)], axis=0, dtype=np.uint8)
-    blocks = (count > 0) | scipy.ndimage.binary_dilation(count > 1, np.ones((3, 3)))
-    return np.repeat(np.repeat(blocks, _BLOCK, axis=0), _BLOCK, axis=1)[:height, :width]
+@compiled
+def _add_good(
+    image: np.ndarray,
+    bad: np.ndarray,
+    left_out: np.ndarray,
+    edges: np.ndarray,
+    total: np.ndarray,
+    count: np.ndarray,
+) -> None:
+    """Add up the pixels of each cell that are neither bad nor in a block that is left out."""
+    for j in range(image.shape[0]):
+        pixels, without, blocks = image[j], bad[j], left_out[j // _BLOCK]
+        for cell in range(len(edges) - 1):
+            value, n = 0.0, 0
+            for i in range(edges[cell], edges[cell + 1]):
+                if not (without[i] or blocks[i // _BLOCK]):
+                    value += pixels[i]
+                    n += 1
+            total[cell] += value
+            count[cell] += n
 
 
 def _without_gaps(mesh: np.ndarray) -> np.ndarray:

@@ -16,18 +16,22 @@ __all__ = ["LocalFilters", "ScoredDifference", "filter_in_cells", "score_differe
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft
 
-from ._cells import Cell, CellGrid
+from ._cell_sums import add_linear, add_scores, add_variance
+from ._cells import CellGrid
 from ._image_pair import ImagePair
-from ._transfer import embed, transform_embedded
+from ._transfer import embed, inverse_rows, transform_embedded
 from ._whitening import NoiseField
 
 _NEGLIGIBLE = 1e-11
 """Squared weights this small relative to the largest are left out."""
+
+_LEAST_VARIANCE = 1e-6
+"""Least variance relative to the mean of its cell."""
 
 
 @dataclass(frozen=True)
@@ -92,31 +96,41 @@ def filter_in_cells(
     """
     window = grid.window_size
     total = np.zeros(grid.shape, dtype=np.float32)
-    # Most positions are asked for by five cells.
-    filters_at = cache(filters_at)
+
+    # A position is asked for by its own cell and by its four neighbours; between two of them others are asked for of
+    # three rows of cells.
+    @lru_cache(maxsize=3 * grid.n_columns + 2)
+    def embedded_at(x: float, y: float) -> list[np.ndarray]:
+        return [embed(kernel, window) for kernel in filters_at(x, y)]
+
     for cell in grid:
         transforms = [scipy.fft.rfft2(cell.window_of(image)) for image in images]
-
-        def apply(filters: Sequence[np.ndarray], transforms: list[np.ndarray], cell: Cell) -> np.ndarray:
-            total = embed(filters[0], window)
-            total *= transforms[0]
-            for kernel, transform in zip(filters[1:], transforms[1:], strict=True):
-                product = embed(kernel, window)
-                product *= transform
-                total += product
-            return scipy.fft.irfft2(total, s=(window, window), overwrite_x=True)[cell.inner]
-
-        part = apply(filters_at(*cell.centre), transforms, cell)
+        centre = embedded_at(*cell.centre)
+        products = [[kernel * image for kernel, image in zip(centre, transforms, strict=True)]]
         if linear:
-            for (before, behind), distance in ((cell.along_x, cell.u), (cell.along_y, cell.v)):
-                slope = [
-                    far - near for far, near in zip(filters_at(*behind), filters_at(*before), strict=True)
+            for before, behind in (cell.along_x, cell.along_y):
+                slopes = [
+                    far - near for far, near in zip(embedded_at(*behind), embedded_at(*before), strict=True)
                 ]
-                sloped = apply(slope, transforms, cell)
-                sloped *= distance
-                part += sloped
-        part *= cell.weight
-        total[cell.target] += part
+                products.append([])
+                for slope, image in zip(slopes, transforms, strict=True):
+                    slope *= image
+                    products[-1].append(slope)
+        parts = []
+        for first, *others in products:
+            for other in others:
+                first += other
+            parts.append(inverse_rows(first, cell.inner[0]))
+        add_linear(
+            total,
+            tuple(parts),
+            cell.corner,
+            cell.inner[1].start,
+            cell.row_weight,
+            cell.column_weight,
+            cell.v,
+            cell.u,
+        )
     return total
 
 
@@ -163,12 +177,9 @@ def score_difference(
     window = grid.window_size
     variance, score = (np.zeros(grid.shape, dtype=np.float32) for _ in range(2))
     whitened = difference if noise_field is None else np.zeros(grid.shape, dtype=np.float32)
-    whitening: np.ndarray | float = 1.0
+    whitening: np.ndarray | None = None
     variance_factor = np.float32(1.0)
     template_level = np.float32(np.median(pair.template[::8, ::8]))
-
-    def to_image(transform: np.ndarray, cell: Cell) -> np.ndarray:
-        return scipy.fft.irfft2(transform, s=(window, window), overwrite_x=True)[cell.inner]
 
     def squared(transfer: np.ndarray) -> np.ndarray:
         weights = scipy.fft.irfft2(transfer, s=(filter_window, filter_window)) ** 2
@@ -176,68 +187,56 @@ def score_difference(
         weights[weights < _NEGLIGIBLE * weights.max()] = 0.0
         return embed(np.fft.fftshift(weights), window)
 
-    def propagate(filters: tuple[np.ndarray, np.ndarray], noise: list[np.ndarray], cell: Cell) -> np.ndarray:
+    def propagate(
+        filters: tuple[np.ndarray, np.ndarray], noise: list[np.ndarray], rows: slice
+    ) -> tuple[np.ndarray, np.float32]:
         total = squared(filters[0])
         total *= noise[0]
         part = squared(filters[1])
         part *= noise[1]
         total += part
-        propagated = to_image(total, cell)
-        propagated *= variance_factor
         # Convolutions of a positive plane can only be negative by rounding.
-        return np.maximum(propagated, np.float32(1e-6) * np.median(propagated[::8, ::8]), out=propagated)
-
-    def add(total: np.ndarray, cell: Cell, part: np.ndarray) -> None:
-        part *= cell.weight
-        total[cell.target] += part
+        least = np.float32(_LEAST_VARIANCE * abs(total[0, 0]) / window**2)
+        return inverse_rows(total, rows), least
 
     for cell in grid:
+        rows, left = cell.inner[0], cell.inner[1].start
+        place = (cell.corner, left, cell.row_weight, cell.column_weight)
         local = filters_at(*cell.centre, filter_window)
         if noise_field is not None:
             spectrum = noise_field.at(*cell.centre)
-            whitening, variance_factor = (
-                spectrum.whitening(filter_window),
-                np.float32(spectrum.variance_factor),
-            )
-        matching = np.conj(whitening * local.psf)
+            whitening = spectrum.whitening(filter_window)
+            variance_factor = np.float32(spectrum.variance_factor)
+        matching = np.conj(local.psf if whitening is None else whitening * local.psf)
         noise = [
             scipy.fft.rfft2(cell.window_of(plane))
             for plane in (pair.science_variance, pair.template_variance)
         ]
-        add(variance, cell, propagate((local.science, local.template), noise, cell))
-        error = propagate((matching * local.science, matching * local.template), noise, cell)
+        own, least = propagate((local.science, local.template), noise, rows)
+        add_variance(variance, own, *place, variance_factor, least)
+        matched_template = matching * local.template
+        of_score, least = propagate((matching * local.science, matched_template), noise, rows)
 
         transform = scipy.fft.rfft2(cell.window_of(pair.template) - template_level)
-        transform *= transform_embedded(matching * whitening * local.template, filter_window, window)
-        static = scipy.fft.irfft2(transform, s=(window, window), overwrite_x=True)
-        gradient = _squared_gradient(static, cell.inner)
-        gradient *= np.float32(astrometric_rms**2)
-        error += gradient
-        static = static[cell.inner]
-        static *= np.float32(relative_error)
-        static *= static
-        error += static
+        if whitening is not None:
+            matched_template = matched_template * whitening
+        transform *= transform_embedded(matched_template, filter_window, window)
+        static = inverse_rows(transform, slice(rows.start - 1, rows.stop + 1))
 
         transform = scipy.fft.rfft2(cell.window_of(difference))
-        if noise_field is not None:
-            transform *= transform_embedded(np.asarray(whitening), filter_window, window)
-            add(whitened, cell, to_image(transform.copy(), cell))
+        if whitening is not None:
+            transform *= transform_embedded(whitening, filter_window, window)
+            add_linear(whitened, (inverse_rows(transform.copy(), rows),), *place, cell.v, cell.u)
         transform *= transform_embedded(matching, filter_window, window)
-        matched = to_image(transform, cell)
-        matched /= np.sqrt(error, out=error)
-        add(score, cell, matched)
+        add_scores(
+            score,
+            inverse_rows(transform, rows),
+            of_score,
+            static,
+            *place,
+            variance_factor,
+            least,
+            np.float32(astrometric_rms**2),
+            np.float32(relative_error**2),
+        )
     return ScoredDifference(whitened, variance, score)
-
-
-def _squared_gradient(image: np.ndarray, inner: tuple[slice, slice]) -> np.ndarray:
-    """Return the squared gradient in a part of an image that does not touch its border."""
-    rows, columns = inner
-    right, left = slice(columns.start + 1, columns.stop + 1), slice(columns.start - 1, columns.stop - 1)
-    above, below = slice(rows.start + 1, rows.stop + 1), slice(rows.start - 1, rows.stop - 1)
-    along_x = image[rows, right] - image[rows, left]
-    along_y = image[above, columns] - image[below, columns]
-    along_x *= along_x
-    along_y *= along_y
-    along_x += along_y
-    along_x *= np.float32(0.25)
-    return along_x

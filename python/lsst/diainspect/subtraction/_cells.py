@@ -36,44 +36,48 @@ class Cell:
 
     Parameters
     ----------
-    rows, columns : `slice` or `numpy.ndarray`
-        Pixels of the image that make the window; indices that reflect at the border where it reaches beyond.
+    rows, columns : `slice`
+        Pixels of the image that make the window, which may reach beyond its border.
     target : `tuple` [`slice`, `slice`]
         The part of the image that the cell contributes to.
     inner : `tuple` [`slice`, `slice`]
         The same part, within the window.
-    weight : `numpy.ndarray`
-        Weights there.
+    row_weight, column_weight : `numpy.ndarray`, (n_rows,) and (n_columns,)
+        Factors of the weights there.
     centre : `tuple` [`float`, `float`]
         Centre (x, y) of the cell in array coordinates [pixel].
     along_x, along_y : `tuple` [`tuple` [`float`, `float`], `tuple` [`float`, `float`]]
         Two points (x, y) before and behind the centre in x, and in y, between which the slope of filters is taken:
         the centres of the neighbouring cells, or its own where there is none.
-    u, v : `numpy.ndarray`
-        Distance from the centre in units of the distance of these points, of the columns and rows of ``inner``,
-        shapes (1, width) and (height, 1).
+    u, v : `numpy.ndarray`, (n_columns,) and (n_rows,)
+        Distance from the centre in units of the distance of these points, of the columns and rows of ``inner``.
     """
 
-    rows: slice | np.ndarray
-    columns: slice | np.ndarray
+    rows: slice
+    columns: slice
     target: tuple[slice, slice]
     inner: tuple[slice, slice]
-    weight: np.ndarray
+    row_weight: np.ndarray
+    column_weight: np.ndarray
     centre: tuple[float, float]
     along_x: tuple[tuple[float, float], tuple[float, float]]
     along_y: tuple[tuple[float, float], tuple[float, float]]
     u: np.ndarray
     v: np.ndarray
 
+    @property
+    def corner(self) -> tuple[int, int]:
+        """First row and column of the image that the cell contributes to."""
+        return self.target[0].start, self.target[1].start
+
     def window_of(self, image: np.ndarray) -> np.ndarray:
-        """Return the pixels of the window, continued by reflection beyond the border."""
-        if isinstance(self.rows, slice) and isinstance(self.columns, slice):
-            return image[self.rows, self.columns]
-        rows, columns = (
-            np.arange(part.start, part.stop) if isinstance(part, slice) else part
-            for part in (self.rows, self.columns)
-        )
-        return image[rows[:, None], columns[None, :]]
+        """Return the pixels of the window, continued by reflection beyond the border, edge pixels doubled."""
+        inside, beyond = [], []
+        for part, length in zip((self.rows, self.columns), image.shape, strict=True):
+            inside.append(slice(max(part.start, 0), min(part.stop, length)))
+            beyond.append((max(-part.start, 0), max(part.stop - length, 0)))
+        pixels = image[inside[0], inside[1]]
+        return np.pad(pixels, beyond, mode="symmetric") if any(map(any, beyond)) else pixels
 
 
 class CellGrid:
@@ -129,9 +133,9 @@ class CellGrid:
         return cls(shape, cell_size, halo, min_window)
 
     @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-        return (len(self._edges[0]) - 1) * (len(self._edges[1]) - 1)
+    def n_columns(self) -> int:
+        """Number of cells in a row."""
+        return len(self._edges[1]) - 1
 
     def __iter__(self) -> Iterator[Cell]:
         for row in self._axis(0):
@@ -141,12 +145,13 @@ class CellGrid:
                     columns=column.window,
                     target=(row.target, column.target),
                     inner=(row.inner, column.inner),
-                    weight=row.weight[:, None] * column.weight[None, :],
+                    row_weight=row.weight,
+                    column_weight=column.weight,
                     centre=(column.centre, row.centre),
                     along_x=((column.before, row.centre), (column.behind, row.centre)),
                     along_y=((column.centre, row.before), (column.centre, row.behind)),
-                    u=column.offset[None, :],
-                    v=row.offset[:, None],
+                    u=column.offset,
+                    v=row.offset,
                 )
 
     def _axis(self, axis: int) -> Iterator[_Interval]:
@@ -166,7 +171,7 @@ class CellGrid:
             first = round(centre) - self.window_size // 2
             last = first + self.window_size
             yield _Interval(
-                window=slice(first, last) if first >= 0 and last <= length else _reflect(first, last, length),
+                window=slice(first, last),
                 target=slice(start, stop),
                 inner=slice(start - first, stop - first),
                 weight=(rise * fall).astype(np.float32),
@@ -181,7 +186,7 @@ class CellGrid:
 class _Interval:
     """What a cell is along one axis; the attributes are those of `Cell`."""
 
-    window: slice | np.ndarray
+    window: slice
     target: slice
     inner: slice
     weight: np.ndarray
@@ -189,12 +194,6 @@ class _Interval:
     before: float
     behind: float
     offset: np.ndarray
-
-
-def _reflect(first: int, last: int, length: int) -> np.ndarray:
-    """Return indices of pixels first to last of an axis that is continued by reflection, edge pixels doubled."""
-    folded = np.arange(first, last) % (2 * length)
-    return np.where(folded < length, folded, 2 * length - 1 - folded)
 
 
 def _ramp(distance: np.ndarray, width: int) -> np.ndarray:

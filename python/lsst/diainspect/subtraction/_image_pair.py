@@ -163,8 +163,12 @@ def _planes(
     if factor != 1.0:
         pixels, variance = pixels * np.float32(factor), variance * np.float32(factor**2)
     bad = masked_by(image.mask, bad_planes)
+    # A sum over all is finite only if all are, and most images need no look at each pixel.
+    if not np.isfinite(pixels.sum()):
+        bad |= ~np.isfinite(pixels)
     # Not greater than zero is not positive or NaN.
-    bad |= ~(np.isfinite(pixels) & (variance > 0) & np.isfinite(variance))
+    if not (variance.min() > 0 and np.isfinite(variance.sum())):
+        bad |= ~((variance > 0) & np.isfinite(variance))
     return pixels, variance, bad
 
 

@@ -8,6 +8,7 @@ __all__ = [
     "filter_radius",
     "frequencies",
     "image_from_transfer",
+    "inverse_rows",
     "phase_ramp",
     "transfer_from_image",
     "transform_embedded",
@@ -48,6 +49,12 @@ def image_from_transfer(transfer: np.ndarray, window: int, size: int) -> np.ndar
     """Return the central (size, size) pixels of the image, or images, that a transfer function stands for."""
     image = scipy.fft.irfft2(transfer, s=(window, window))
     return np.roll(image, (size // 2, size // 2), axis=(-2, -1))[..., :size, :size]
+
+
+def inverse_rows(transform: np.ndarray, rows: slice) -> np.ndarray:
+    """Return some rows of the image of a transform of real pixels, (n_rows, window); the transform is overwritten."""
+    along_y = scipy.fft.ifft(transform, axis=0, overwrite_x=True)
+    return scipy.fft.irfft(along_y[rows], n=len(transform), axis=1)
 
 
 def embed(image: np.ndarray, window: int) -> np.ndarray:
