@@ -56,8 +56,16 @@ def simulate(folder: Path, training: int, validation: int, targets: float, jobs:
     plans += [(number, VALIDATION_SEED, VALIDATION_FAMILIES[number % 2]) for number in numbers]
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(folder, *plan) for plan in plans if not detector_path(folder, *plan).exists()]
-    # Interleaved, so that a run that is stopped has some of both.
-    tasks.sort(key=lambda task: task[1] / (training if task[2] == TRAINING_SEED else validation))
+    # Interleaved, so that a run that is stopped has some of each.
+    parts = {
+        (seed, number): count / size
+        for seed, group in ((TRAINING_SEED, range(training)), (VALIDATION_SEED, range(validation)))
+        for size in [max(len(group), 1)]
+        for count, number in enumerate(group)
+    }
+    for first, planned in TARGET_NUMBERS:
+        parts |= {(VALIDATION_SEED, first + count): count / planned for count in range(planned)}
+    tasks.sort(key=lambda task: parts[task[2], task[1]])
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         for done, path in enumerate(pool.imap_unordered(write_detector, tasks), start=1):
             click.echo(f"{done} of {len(tasks)}: {path.name}")

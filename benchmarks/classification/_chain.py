@@ -40,7 +40,7 @@ from lsst.diainspect.tasks import (
 
 from ._inject_changes import inject_changes
 from ._psf_families import psf_family
-from ._surveys import DetectorPlan, plan_detector
+from ._surveys import TARGETS, DetectorPlan, plan_detector
 from ._true_causes import true_causes
 
 _LOG = getLogger(__name__)
@@ -94,6 +94,8 @@ def make_detector_table(number: int, seed: int, family: str) -> Table | None:
     truth = true_causes(plan, pair, sources, diagnostics)
     tables = []
     for is_alert, measured in ((False, diagnostics), (True, alerts)):
+        if measured is None:
+            continue
         table = hstack([sources, _without_keys(measured), truth], join_type="exact")
         table["isAlert"] = is_alert
         tables.append(table)
@@ -104,8 +106,8 @@ def make_detector_table(number: int, seed: int, family: str) -> Table | None:
     return joined
 
 
-def _measure(plan: DetectorPlan, simulated: SimulatedPair) -> tuple[Table, Table, Table]:
-    """Subtract, detect and measure; return sources, diagnostics, and diagnostics from what an alert has."""
+def _measure(plan: DetectorPlan, simulated: SimulatedPair) -> tuple[Table, Table, Table | None]:
+    """Subtract, detect and measure; return sources, diagnostics, and those from what an alert has but for targets."""
     subtractor: Subtractor
     if plan.method == "al":
         subtractor = AlSubtractor(AlConfig(**plan.subtractor))
@@ -129,7 +131,10 @@ def _measure(plan: DetectorPlan, simulated: SimulatedPair) -> tuple[Table, Table
     )
     task = DiagnoseSourcesTask(config=DiagnoseSourcesConfig())
     diagnostics = task.run(cut.stamps, filters, result.kernel_sources, maps.maps).diagnostics
-    return sources, diagnostics, _measure_as_alerts(StampSet.from_tables(cut.stamps, filters))
+    alerts = None
+    if plan.scenario not in TARGETS:
+        alerts = _measure_as_alerts(StampSet.from_tables(cut.stamps, filters))
+    return sources, diagnostics, alerts
 
 
 def _measure_as_alerts(stamps: StampSet) -> Table:
