@@ -101,6 +101,41 @@ def test_map_and_scatter_are_recovered_with_unit_pulls():
     assert abs(np.mean(scatter_pulls)) < 0.5
 
 
+@pytest.mark.parametrize("part", [0.1, 0.5], ids=["a tenth", "half"])
+def test_stars_that_change_are_not_the_rule(part):
+    rng = np.random.default_rng(8)
+    scatter, pulls = [], []
+    for _ in range(30):
+        x, y = places(rng, 60)
+        error = rng.uniform(0.008, 0.012, len(x))
+        odd = np.arange(60) < part * 60
+        value = 0.01 + rng.normal(size=60) * np.hypot(error, 0.003)
+        # Changes of S/N 5 to 10, in units of these errors.
+        value[odd] += rng.choice([-1.0, 1.0], odd.sum()) * rng.uniform(0.05, 0.1, odd.sum())
+        fitted = fit_smooth_map(x, y, value, error, BOUNDS, max_scatter=0.007)
+        assert fitted is not None
+        scatter.append(float(fitted.scatter(x[:1], y[:1])[0]))
+        pulls.append(float((fitted.evaluate(x[:1], y[:1])[0] - 0.01) / fitted.error(x[:1], y[:1])[0]))
+    # The stars that do not change have 0.003, which 60 of them do not show.
+    assert np.median(scatter) < 0.007
+    assert max(scatter) < 0.01
+    assert np.std(pulls) == pytest.approx(1.0, abs=0.4)
+
+
+def test_stars_that_all_scatter_are_not_odd():
+    rng = np.random.default_rng(9)
+    scatter = []
+    for _ in range(30):
+        x, y = places(rng, 60)
+        error = np.full(len(x), 0.005)
+        fitted = fit_smooth_map(x, y, rng.normal(size=60) * np.hypot(error, 0.03), error, BOUNDS)
+        assert fitted is not None
+        scatter.append(fitted.rms)
+    # Sixty stars tell their scatter to 9 %.
+    assert np.median(scatter) == pytest.approx(0.03, rel=0.1)
+    assert np.mean(np.array(scatter) > 0.02) >= 0.9
+
+
 def test_order_is_as_low_as_the_stars_allow():
     rng = np.random.default_rng(2)
     constant, sloped = [], []

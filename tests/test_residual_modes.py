@@ -14,7 +14,7 @@ from lsst.diainspect.diagnostics import (
     _source_noise,
     measure_diagnostics,
 )
-from lsst.diainspect.maps import DetectorMaps, SmoothMap
+from lsst.diainspect.maps import DetectorMaps, SmoothMap, fit_detector_maps
 from lsst.diainspect.psf import fwhm, residual_modes, shift_images
 from lsst.diainspect.simulation import ObservingConditions, SceneConfig, SimulatedPair, simulate_pair
 from lsst.diainspect.stamps import DetectorContext, StampSet, cut_stamps
@@ -185,6 +185,48 @@ def test_transients_on_registration_dipoles_keep_their_flux(observation):
         # The priors keep what the joint fit loses to the width.
         assert given.mean() > significance(table, "flux").mean() + 0.3
         assert np.median(table["modes_shiftDeltaBic"]) > 10.0
+
+
+def test_change_of_a_shifted_star_is_measured_at_the_star_wherever_it_was_detected(observation):
+    n = 150
+    stamps, truth = synthetic_stamps(observation, np.random.default_rng(4), n, snr=BRIGHT)
+    clean = measure(stamps)
+    angle = np.random.default_rng(5).uniform(0, 2 * np.pi, n)
+    stamps, truth = synthetic_stamps(
+        observation,
+        np.random.default_rng(4),
+        n,
+        snr=BRIGHT,
+        shift=12.0 * np.asarray(clean["modes_shiftXErr"]),
+        angle=angle,
+        transient=8.0 * np.asarray(clean["modes_discoveryFluxErr"] / truth["unit"]),
+    )
+    at_the_star = significance(measure(stamps), "fluxGivenArtefacts")
+    # A dipole of S/N 12 moves the peak of a change of S/N 8 by 0.8 of the PSF's Gaussian width.
+    stamps.sources["x"] += 1.4 * np.cos(angle)
+    stamps.sources["y"] += 1.4 * np.sin(angle)
+    on_the_lobe = significance(
+        measure(StampSet(stamps.sources, stamps.planes, stamps.models)), "fluxGivenArtefacts"
+    )
+    assert on_the_lobe.mean() == pytest.approx(at_the_star.mean(), abs=0.15)
+    assert np.std(on_the_lobe - at_the_star) < 0.3
+
+
+def test_width_error_of_all_stars_is_no_error_of_the_flux_scale(observation):
+    stamps, _ = synthetic_stamps(observation, np.random.default_rng(14), 100, snr=BRIGHT, width=0.04)
+    stars = measure(stamps)
+    bounds = observation.filters["differencePsf"].bounds
+    places = np.random.default_rng(15)
+    for axis, interval in (("x", bounds.x), ("y", bounds.y)):
+        stars[axis] = places.uniform(interval.start, interval.stop, len(stars))
+    maps = fit_detector_maps(stars, bounds, modes="modes")
+    scale, width = maps["fluxScale"], maps["width"]
+    x, y = np.array([bounds.x.center]), np.array([bounds.y.center])
+    assert width.evaluate(x, y)[0] == pytest.approx(0.04, abs=0.004)
+    assert abs(scale.evaluate(x, y)[0]) < max(4.0 * scale.error(x, y)[0], 0.002)
+    # Were it expected of the width and of the flux scale, it would be taken off twice.
+    informed = measure(stamps.with_context(DetectorContext(maps=DetectorMaps(maps).to_table())))
+    assert abs(significance(informed, "fluxGivenArtefacts").mean()) < 0.5
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import lsst.diainspect
 
 from ._detector_files import detector_path, read_detectors, write_detector
-from ._surveys import DIPOLES_FROM
+from ._surveys import TARGET_NUMBERS
 
 _FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 
@@ -35,25 +35,37 @@ def main() -> None:
 @main.command()
 @_FOLDER
 @click.option(
-    "--training", default=54, show_default=True, help="Detectors to train on, with Kolmogorov PSFs."
+    "--training", default=95, show_default=True, help="Detectors to train on, with Kolmogorov PSFs."
 )
 @click.option(
     "--validation", default=32, show_default=True, help="Detectors to validate on, with other PSFs."
 )
-@click.option("--dipoles", default=8, show_default=True, help="More to validate on, with changes on dipoles.")
+@click.option(
+    "--targets",
+    default=1.0,
+    show_default=True,
+    help="More to validate on, each for one claim: part of those planned.",
+)
 @click.option("-j", "--jobs", default=1, show_default=True, help="Processes.")
-def simulate(folder: Path, training: int, validation: int, dipoles: int, jobs: int) -> None:
+def simulate(folder: Path, training: int, validation: int, targets: float, jobs: int) -> None:
     """Simulate, subtract, detect and measure detectors."""
     plans = [(number, TRAINING_SEED, "kolmogorov") for number in range(training)]
-    # Two detectors of each scenario in a row have either family.
-    numbers = [*range(validation), *range(DIPOLES_FROM, DIPOLES_FROM + dipoles)]
+    numbers = list(range(validation))
+    for first, planned in TARGET_NUMBERS:
+        numbers += range(first, first + round(targets * planned))
     plans += [(number, VALIDATION_SEED, VALIDATION_FAMILIES[number % 2]) for number in numbers]
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(folder, *plan) for plan in plans if not detector_path(folder, *plan).exists()]
-    # Interleaved, so that a run that is stopped has some of both.
-    tasks.sort(
-        key=lambda task: task[1] % DIPOLES_FROM / (training if task[2] == TRAINING_SEED else validation)
-    )
+    # Interleaved, so that a run that is stopped has some of each.
+    parts = {
+        (seed, number): count / size
+        for seed, group in ((TRAINING_SEED, range(training)), (VALIDATION_SEED, range(validation)))
+        for size in [max(len(group), 1)]
+        for count, number in enumerate(group)
+    }
+    for first, planned in TARGET_NUMBERS:
+        parts |= {(VALIDATION_SEED, first + count): count / planned for count in range(planned)}
+    tasks.sort(key=lambda task: parts[task[2], task[1]])
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         for done, path in enumerate(pool.imap_unordered(write_detector, tasks), start=1):
             click.echo(f"{done} of {len(tasks)}: {path.name}")

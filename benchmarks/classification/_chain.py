@@ -9,6 +9,7 @@ from astropy.table import Table, hstack, vstack
 from lsst.images import Box
 from lsst.utils.logging import getLogger
 
+from lsst.diainspect.detection import TooManyDetectionsError
 from lsst.diainspect.diagnostics import diagnostic_registry, measure_diagnostics
 from lsst.diainspect.psf import MODE_NAMES, PixelBasisPsf, residual_modes
 from lsst.diainspect.simulation import SimulatedPair, simulate_pair
@@ -39,7 +40,7 @@ from lsst.diainspect.tasks import (
 
 from ._inject_changes import inject_changes
 from ._psf_families import psf_family
-from ._surveys import DetectorPlan, plan_detector
+from ._surveys import TARGETS, DetectorPlan, plan_detector
 from ._true_causes import true_causes
 
 _LOG = getLogger(__name__)
@@ -81,10 +82,10 @@ def make_detector_table(number: int, seed: int, family: str) -> Table | None:
     with psf_family(family):
         pair = simulate_pair(plan.conditions, plan.scene, int(rng.integers(1 << 31)), size=SIZE)
     if plan.injected_snr is not None:
-        inject_changes(pair, plan.injected_snr, rng)
+        inject_changes(pair, plan.injected_snr, plan.injected_fraction, rng)
     try:
         sources, diagnostics, alerts = _measure(plan, pair)
-    except (SubtractionError, ValueError) as error:
+    except (SubtractionError, TooManyDetectionsError) as error:
         # One detector that cannot be subtracted does not cost the others; it is said, and left out.
         _LOG.warning("Detector %d of seed %d (%s) is left out: %s", number, seed, plan.scenario, error)
         return None
@@ -93,6 +94,8 @@ def make_detector_table(number: int, seed: int, family: str) -> Table | None:
     truth = true_causes(plan, pair, sources, diagnostics)
     tables = []
     for is_alert, measured in ((False, diagnostics), (True, alerts)):
+        if measured is None:
+            continue
         table = hstack([sources, _without_keys(measured), truth], join_type="exact")
         table["isAlert"] = is_alert
         tables.append(table)
@@ -103,8 +106,8 @@ def make_detector_table(number: int, seed: int, family: str) -> Table | None:
     return joined
 
 
-def _measure(plan: DetectorPlan, simulated: SimulatedPair) -> tuple[Table, Table, Table]:
-    """Subtract, detect and measure; return sources, diagnostics, and diagnostics from what an alert has."""
+def _measure(plan: DetectorPlan, simulated: SimulatedPair) -> tuple[Table, Table, Table | None]:
+    """Subtract, detect and measure; return sources, diagnostics, and those from what an alert has but for targets."""
     subtractor: Subtractor
     if plan.method == "al":
         subtractor = AlSubtractor(AlConfig(**plan.subtractor))
@@ -128,7 +131,10 @@ def _measure(plan: DetectorPlan, simulated: SimulatedPair) -> tuple[Table, Table
     )
     task = DiagnoseSourcesTask(config=DiagnoseSourcesConfig())
     diagnostics = task.run(cut.stamps, filters, result.kernel_sources, maps.maps).diagnostics
-    return sources, diagnostics, _measure_as_alerts(StampSet.from_tables(cut.stamps, filters))
+    alerts = None
+    if plan.scenario not in TARGETS:
+        alerts = _measure_as_alerts(StampSet.from_tables(cut.stamps, filters))
+    return sources, diagnostics, alerts
 
 
 def _measure_as_alerts(stamps: StampSet) -> Table:

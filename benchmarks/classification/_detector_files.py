@@ -7,7 +7,9 @@ __all__ = ["detector_path", "read_detectors", "write_detector"]
 import os
 from pathlib import Path
 
+import pyarrow.parquet
 from astropy.table import Table, vstack
+from lsst.daf.butler.formatters.parquet import arrow_to_astropy
 
 from ._chain import make_detector_table
 
@@ -33,4 +35,7 @@ def read_detectors(folder: Path, seed: int) -> Table:
     paths = sorted(folder.glob(f"*_{seed}_*.parquet"))
     if not paths:
         raise FileNotFoundError(f"No detectors of seed {seed} in {folder}: run simulate first.")
-    return vstack([Table.read(path) for path in paths], join_type="outer", metadata_conflicts="silent")
+    tables = [arrow_to_astropy(pyarrow.parquet.read_table(path)) for path in paths]
+    for table in tables:
+        table.meta.clear()
+    return vstack(tables, join_type="outer", metadata_conflicts="silent")

@@ -9,13 +9,11 @@ import numpy as np
 from lsst.diainspect.psf import centre_crop, shift_images
 from lsst.diainspect.simulation import SimulatedPair, ideal_difference_sigma
 
-_FRACTION = 0.2
-"""Part of the perturbed stars that change. Were it large, the detector's map of the flux scale would take changes for
-the rule, and leave nothing of them."""
 
-
-def inject_changes(pair: SimulatedPair, snr: tuple[float, float], rng: np.random.Generator) -> None:
-    """Change the flux of a fifth of the perturbed stars, in place, brighter or fainter.
+def inject_changes(
+    pair: SimulatedPair, snr: tuple[float, float], fraction: float, rng: np.random.Generator
+) -> None:
+    """Change the flux of some of the perturbed stars, in place, brighter or fainter.
 
     Their S/N is that in the best possible difference with the noise of the star's own light. The change's own photons
     add no noise, which is small beside those of the star.
@@ -26,12 +24,14 @@ def inject_changes(pair: SimulatedPair, snr: tuple[float, float], rng: np.random
         Images and truth.
     snr : `tuple` [`float`, `float`]
         Range of the S/N, uniform.
+    fraction : `float`
+        Chance of each perturbed star to change.
     rng : `numpy.random.Generator`
         Source of randomness.
     """
     truth, conditions = pair.truth, pair.conditions
     perturbed = np.flatnonzero(np.asarray(truth["perturbation"]).astype(str) != "none")
-    chosen = perturbed[rng.uniform(size=len(perturbed)) < _FRACTION]
+    chosen = perturbed[rng.uniform(size=len(perturbed)) < fraction]
     image, variance, box = pair.science.image.array, pair.science.variance.array, pair.science.bbox
     for row in chosen:
         x, y = float(truth["x"][row]), float(truth["y"][row])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DIPOLES_FROM", "SCENARIOS", "DetectorPlan", "plan_detector"]
+__all__ = ["SCENARIOS", "TARGETS", "TARGETS_FROM", "TARGET_NUMBERS", "DetectorPlan", "plan_detector"]
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,10 +47,39 @@ SCENARIOS = (
 )
 """Each detector is one of these, in turn; all have transients, variable stars and moving objects."""
 
-DIPOLES_FROM = 1000
-"""Detectors numbered from here have changes of S/N 8 on dipoles of S/N 8 to 12, for the validation alone."""
+TARGETS_FROM = 1000
+"""Detectors numbered from here are those of `TARGETS`, for the validation alone."""
 
-_HIDDEN = ("background", "flux_scale", "changes_on_dipoles", "changes_on_widths")
+TARGETS = {"shift_8": 32, "shift_12": 36, "hosts": 18, "shift_15": 3, "width_15": 3, "half_change": 4}
+"""What single claims are judged on, and by how many detectors: changes of S/N 8 on stars with a shift of S/N 8 or 12,
+on galaxies, artefacts of S/N 15, and changes of half of the stars on shifts of S/N 8 to 12."""
+
+_TARGET_STRIDE = 100
+
+TARGET_NUMBERS = tuple(
+    (TARGETS_FROM + _TARGET_STRIDE * number, planned) for number, planned in enumerate(TARGETS.values())
+)
+"""First number and number of detectors of each target."""
+
+_CHANGING = 0.12
+_MANY_CHANGING = 0.5
+"""Part of the perturbed stars that change where a claim is judged. Two of the others do: a tenth of all stars."""
+
+_TRAINING_CHANGING = 0.2
+"""The same for training, where changes are wanted."""
+
+_N_PERTURBED = 60
+
+_WANTED = {"shift_8": 8.0, "shift_12": 13.0, "shift_15": 15.0, "width_15": 15.0}
+"""S/N of the artefact, which its true S/N scatters about by a sixth; from 10 to 14 count as 12."""
+
+_MATCHED_SIGMA = 1.0 / (2.355 * 0.2)
+"""Gaussian width of a PSF [pixel] by its full width at half maximum [arcsec]."""
+
+_DIFFERENCE_SNR = 0.72
+"""S/N of a star in the difference over that in the science image: the template and the star's own light add noise."""
+
+_HIDDEN = ("background", "flux_scale", "changes_on_dipoles", "changes_on_widths", "shift_15", "width_15")
 """Where sources are always detected on the difference, because the score hides what goes wrong."""
 
 
@@ -77,7 +106,9 @@ class DetectorPlan:
     width_error, shear_error : `float`, `tuple` [`float`, `float`]
         By how much the science PSF exceeds its model.
     injected_snr : `tuple` [`float`, `float`], optional
-        Range of the S/N of flux changes that a fifth of the perturbed stars are given, of either sign.
+        Range of the S/N of flux changes that some of the perturbed stars are given, of either sign.
+    injected_fraction : `float`
+        Part of the perturbed stars that are.
     """
 
     scenario: str
@@ -90,6 +121,7 @@ class DetectorPlan:
     width_error: float = 0.0
     shear_error: tuple[float, float] = (0.0, 0.0)
     injected_snr: tuple[float, float] | None = None
+    injected_fraction: float = _TRAINING_CHANGING
 
 
 def plan_detector(number: int, rng: np.random.Generator) -> DetectorPlan:
@@ -102,8 +134,12 @@ def plan_detector(number: int, rng: np.random.Generator) -> DetectorPlan:
     rng : `numpy.random.Generator`
         Source of randomness.
     """
-    is_test = number >= DIPOLES_FROM
-    scenario = "changes_on_dipoles" if is_test else SCENARIOS[number % len(SCENARIOS)]
+    is_target = number >= TARGETS_FROM
+    scenario = (
+        tuple(TARGETS)[(number - TARGETS_FROM) // _TARGET_STRIDE]
+        if is_target
+        else SCENARIOS[number % len(SCENARIOS)]
+    )
     method = "al" if (number + number // len(SCENARIOS)) % 2 == 0 else "zogy"
     conditions: dict[str, Any] = {
         "science_seeing": rng.uniform(0.65, 1.15),
@@ -203,17 +239,46 @@ def plan_detector(number: int, rng: np.random.Generator) -> DetectorPlan:
                 width_change = float(rng.choice([-1.0, 1.0]) * rng.uniform(0.04, 0.1))
                 scene |= {"perturbation": "width", "width_change": width_change}
             conditions["position_jitter"] = 0.0
-            plan["injected_snr"] = (7.6, 8.9) if is_test else (5.0, 13.0)
+            plan["injected_snr"] = (5.0, 13.0)
+        case "shift_8" | "shift_12" | "shift_15" | "width_15" | "half_change":
+            star_snr = float(np.exp(rng.uniform(np.log(80.0), np.log(300.0))))
+            wanted = rng.uniform(8.0, 12.0) if scenario == "half_change" else _WANTED[scenario]
+            relative = wanted / (_DIFFERENCE_SNR * star_snr)
+            scene |= {
+                "n_perturbed": _N_PERTURBED,
+                "perturbed_snr": (0.93 * star_snr, 1.07 * star_snr),
+                "isolation": 24.0,
+                "star_density": 12.0,
+                "galaxy_density": 10.0,
+                "n_transients": 4,
+                # Isolated stars leave too few galaxies for a spread in surface brightness.
+                "host_selection": "random",
+                "n_variables": 2,
+            }
+            conditions["position_jitter"] = 0.0
+            if scenario == "width_15":
+                width_change = float(rng.choice([-1.0, 1.0]) * relative / np.sqrt(2.0))
+                scene |= {"perturbation": "width", "width_change": width_change}
+            else:
+                sigma = _MATCHED_SIGMA * max(conditions["science_seeing"], conditions["template_seeing"])
+                scene |= {"perturbation": "shift", "shift_amplitude": np.sqrt(2.0) * sigma * relative}
+            if not scenario.endswith("_15"):
+                plan["injected_snr"] = (7.1, 7.9)
+                plan["injected_fraction"] = _MANY_CHANGING if scenario == "half_change" else _CHANGING
+        case "hosts":
+            scene |= {"host_fraction": 1.0, "transient_snr": (7.6, 8.9), "n_variables": 2}
         case "coadd":
             conditions["warped_coadd"] = WarpedCoadd(
                 n_epochs=5, seeing_scatter=0.2, n_edges=3, n_rejected=8.0, n_holes=1.0
             )
+    # Of the targets either method is detected on either image.
+    on_score = (number // 2 if is_target else number) % 2 and scenario not in _HIDDEN
     return DetectorPlan(
         scenario=scenario,
         method=method,
         conditions=ObservingConditions(**conditions),
         scene=SceneConfig(**scene),
         threshold=4.3 if number % 3 == 0 else 5.0,
-        detect_on="score" if number % 2 and scenario not in _HIDDEN else "difference",
+        detect_on="score" if on_score else "difference",
         **plan,
     )

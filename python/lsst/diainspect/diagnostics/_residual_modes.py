@@ -49,12 +49,13 @@ _FINITE = 9.0
 _RELEASE = 4.0
 """An artefact this many sigma from zero has shown itself: what exceeds that widens its prior."""
 
-# Columns of the fits.
+# Columns of the fits: the flux at the detection, and the same where the change is.
 _FLUX, _SCALE, _CONSTANT = 0, 1 + len(MODE_NAMES), 2 + len(MODE_NAMES)
 _MODES = tuple(range(1, 1 + len(MODE_NAMES)))
-_N_COLUMNS = _CONSTANT + 1
-_JOINT = [_FLUX, *_MODES, _CONSTANT]
-_WITH_PRIORS = [_FLUX, *_MODES, _SCALE, _CONSTANT]
+_CHANGE = _CONSTANT + 1
+_N_COLUMNS = _CHANGE + 1
+_JOINT = [_CHANGE, *_MODES, _CONSTANT]
+_WITH_PRIORS = [_CHANGE, *_MODES, _SCALE, _CONSTANT]
 
 _GROUPS = {"flux": (0,), "shift": (1, 2), "width": (3,), "shear": (4, 5)}
 """Groups of modes that are tested together, as columns of the joint fit."""
@@ -317,13 +318,15 @@ class ResidualModesDiagnostic(Diagnostic):
         equations = _equations(stamps, columns, weight, rows, _JOINT)
         joint = equations.solve(_JOINT)
         # A finite shift or change of width is its derivative halfway times the change, to second order.
-        finite = (joint.rise([1, 2]) > _FINITE) | (joint.rise([3]) > _FINITE)
+        shifted = joint.rise([1, 2]) > _FINITE
+        finite = shifted | (joint.rise([3]) > _FINITE)
         again = np.flatnonzero(finite & ~extended)
         if len(again):
             half = 0.5 * np.nan_to_num(joint.amplitude[again, 1:4] / flux[again, None])
             limits = 0.5 * np.array([_MAX_SHIFT, _MAX_SHIFT, _MAX_WIDTH])
             half = np.clip(half, -limits, limits)
             halfway = self._columns(stamps, models, static, point, rows[again], extended[again], *half.T)
+            _move_to_stars(halfway, stamps, models, static, rows[again], shifted[again])
             equations = equations.replaced(again, _equations(stamps, halfway, weight, rows[again], _JOINT))
             columns[again] = halfway
         if "differenceVariance" in stamps.planes:
@@ -379,10 +382,10 @@ class ResidualModesDiagnostic(Diagnostic):
         half_y: np.ndarray,
         half_width: np.ndarray,
     ) -> np.ndarray:
-        """Return the columns of the fits, (N, 8, size * size): flux, modes per unit flux, flux scale, constant."""
+        """Return the columns of the fits, (N, 9, size * size): modes and flux scale per unit flux."""
         size = stamps.size
         columns = np.empty((len(rows), _N_COLUMNS, size * size), dtype=np.float32)
-        columns[:, _FLUX], columns[:, _CONSTANT] = point[rows], 1.0
+        columns[:, _FLUX], columns[:, _CHANGE], columns[:, _CONSTANT] = point[rows], point[rows], 1.0
         whole = np.arange(len(stamps)) if len(rows) == len(stamps) else rows
         own = {
             name: model if len(rows) == len(stamps) else model[whole] for name, model in stamps.models.items()
@@ -466,6 +469,26 @@ def _empty(n: int, dtype: str) -> np.ndarray:
     if np.dtype(dtype).kind == "f":
         return np.full(n, np.nan)
     return np.zeros(n, dtype=dtype)
+
+
+def _move_to_stars(
+    columns: np.ndarray,
+    stamps: StampSet,
+    models: ModeModels,
+    static: StaticSources,
+    rows: np.ndarray,
+    shifted: np.ndarray,
+) -> None:
+    """Put the change of shifted stars at the star.
+
+    A dipole draws the detection away from a star that has changed, by most of the PSF's width where the two are
+    of equal significance. Where there is no dipole the detection is where the change is.
+    """
+    stars = rows[shifted]
+    if len(stars):
+        own = {name: model[stars] for name, model in stamps.models.items()}
+        images = models.images("difference", own, static.x[stars], static.y[stars], stamps.size)
+        columns[shifted, _CHANGE] = images[:, 0].reshape(len(stars), -1)
 
 
 def _equations(

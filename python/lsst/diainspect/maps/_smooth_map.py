@@ -1,8 +1,10 @@
 """A quantity over a detector: a low-order polynomial, and the scatter of single stars about it.
 
 The likelihood of stars with values v_i and errors e_i is that of Gaussians of variance e_i^2 + s^2 about the
-polynomial, with s the scatter of single stars. Order and scatter are those of least Bayesian information criterion;
-a star beyond the clipping threshold counts as one at it.
+polynomial, with s the scatter of single stars. Where the stars demand it, a part of them is odd: something happened
+to these alone (a variable star, a blend), and their values are drawn from a wider Gaussian with a variance of its own.
+Then s is the scatter of the others. Order, scatter and whether there are odd stars are those of least Bayesian
+information criterion.
 """
 
 from __future__ import annotations
@@ -16,7 +18,18 @@ from lsst.images import Box
 
 from ..psf import PolynomialField
 
-_ITERATIONS = 12
+_ITERATIONS = 40
+_STARTING = 8
+
+_FIRST_ODD = 0.2
+_MOST_ODD = 0.6
+"""Part of odd stars that the fit begins with, and the most there can be: the rest must be the rule."""
+
+_LEAST_ODD = 3.0
+"""Odd stars scatter at least this many times as much as the others, or the two cannot be told apart."""
+
+_ODD_NEED = 10
+"""Fewest stars among which odd ones can be told."""
 
 _STARS_PER_TERM = 4
 """Fewest stars for each term of the polynomial."""
@@ -82,7 +95,7 @@ def fit_smooth_map(
     bounds: Box,
     *,
     max_order: int = 3,
-    n_sigma: float = 4.0,
+    max_scatter: float = np.inf,
 ) -> SmoothMap | None:
     """Fit a map to stars.
 
@@ -96,8 +109,8 @@ def fit_smooth_map(
         Region of the map.
     max_order : `int`, optional
         Largest order of the polynomial.
-    n_sigma : `float`, optional
-        Outliers are farther than this from the map in units of error and scatter.
+    max_scatter : `float`, optional
+        Largest scatter of stars that follow the rule; those that scatter more are odd.
 
     Returns
     -------
@@ -112,42 +125,59 @@ def fit_smooth_map(
         field = PolynomialField(bounds, order)
         if n < _STARS_PER_TERM * field.n_terms:
             break
-        fitted, criterion = _fit(field, field.evaluate(x, y), value, error, n_sigma)
-        if criterion < least:
-            best, least = fitted, criterion
+        terms = field.evaluate(x, y)
+        for mixed in (False, True) if n >= _ODD_NEED else (False,):
+            fitted, criterion = _fit(terms, field, value, error, max_scatter, mixed=mixed)
+            if criterion < least:
+                best, least = fitted, criterion
     return best
 
 
 def _fit(
-    field: PolynomialField, terms: np.ndarray, value: np.ndarray, error: np.ndarray, n_sigma: float
+    terms: np.ndarray,
+    field: PolynomialField,
+    value: np.ndarray,
+    error: np.ndarray,
+    max_scatter: float,
+    *,
+    mixed: bool,
 ) -> tuple[SmoothMap, float]:
-    """Fit at one order; returns the map and its information criterion."""
+    """Fit at one order, with or without odd stars; returns the map and its information criterion."""
     n, n_terms = terms.shape
-    # Start where no single star decides: at the median, with the scatter that is seen.
-    residual = value - np.median(value)
-    scatter2 = max((1.4826 * float(np.median(np.abs(residual)))) ** 2 - float(np.median(error)) ** 2, 0.0)
-    used = np.abs(residual) < n_sigma * np.sqrt(error**2 + scatter2) + 1e-300
-    used |= field.order > 0
+    coefficients, scatter2 = _robust_start(terms, value, error)
+    scatter2 = min(scatter2, max_scatter**2)
+    core, odd2, part = np.ones(n), 0.0, _FIRST_ODD if mixed else 0.0
     for _ in range(_ITERATIONS):
         variance = error**2 + scatter2
-        weight = np.where(used, 1.0 / variance, 0.0)
+        residual = value - terms @ coefficients
+        if mixed:
+            wide = np.maximum(error**2 + odd2, _LEAST_ODD**2 * variance)
+            regular, odd = (1.0 - part) * _density(residual, variance), part * _density(residual, wide)
+            core = regular / np.maximum(regular + odd, np.finfo(float).tiny)
+            weight = (1.0 - core) / wide
+            odd2 = _scatter2(weight, residual**2, error, wide)
+            part = float(np.clip(1.0 - core.mean(), 1.0 / n, _MOST_ODD))
+        weight = core / variance
         covariance = np.linalg.pinv((terms * weight[:, None]).T @ terms)
         coefficients = covariance @ ((terms * weight[:, None]).T @ value)
-        residual = value - terms @ coefficients
-        # Maximum likelihood of the scatter, each residual freed of what the polynomial took from it.
+        # Each residual is freed of what the polynomial took from it.
         leverage = np.einsum("np,pq,nq->n", terms, covariance, terms)
-        freed = residual**2 + leverage
-        scatter2 = max(float((weight**2 * (freed - error**2)).sum() / (weight**2).sum()), 0.0)
-        within = np.abs(residual) < n_sigma * np.sqrt(error**2 + scatter2)
-        if within.sum() >= max(n_terms + 1, n // 2):
-            used = within
+        scatter2 = _scatter2(weight, (value - terms @ coefficients) ** 2 + leverage, error, variance)
+        scatter2 = min(scatter2, max_scatter**2)
     variance = error**2 + scatter2
-    pull2 = np.minimum(residual**2 / variance, n_sigma**2)
-    criterion = float((pull2 + np.log(variance)).sum() + n_terms * np.log(n))
-    scatter2_error = float(np.sqrt(2.0 / (1.0 / variance[used] ** 2).sum()))
+    residual = value - terms @ coefficients
+    density = (1.0 - part) * _density(residual, variance)
+    if mixed:
+        density += part * _density(residual, np.maximum(error**2 + odd2, _LEAST_ODD**2 * variance))
+    n_parameters = n_terms + (2 if mixed else 0)
+    criterion = float(
+        -2.0 * np.log(np.maximum(density, np.finfo(float).tiny)).sum() + n_parameters * np.log(n)
+    )
+    scatter2_error = float(np.sqrt(2.0 / (core / variance**2).sum()))
     scatter = float(np.sqrt(scatter2))
     # Where the scatter is not significant, half the derivative of a root would diverge.
     scatter_error = min(scatter2_error / (2.0 * scatter) if scatter > 0 else np.inf, np.sqrt(scatter2_error))
+    used = core > 0.5
     dof = int(used.sum()) - n_terms
     fitted = SmoothMap(
         field=field,
@@ -160,3 +190,34 @@ def _fit(
         chi2_per_dof=float(((residual[used] / error[used]) ** 2).sum() / dof) if dof > 0 else np.nan,
     )
     return fitted, criterion
+
+
+def _robust_start(terms: np.ndarray, value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return coefficients on which no single star decides, and the scatter squared that is seen about them.
+
+    Least squares with the weights of a Cauchy distribution, begun at the median.
+    """
+    start = np.median(value)
+    residual, shift = value - start, np.zeros(terms.shape[1])
+    for _ in range(_STARTING):
+        spread2 = (1.4826 * float(np.median(np.abs(residual)))) ** 2 + 1e-300
+        weight = 1.0 / (error**2 + spread2 + residual**2)
+        shift = np.linalg.pinv((terms * weight[:, None]).T @ terms) @ (
+            (terms * weight[:, None]).T @ (value - start)
+        )
+        residual = value - start - terms @ shift
+    # The first term is the constant.
+    shift[0] += start
+    scatter2 = (1.4826 * float(np.median(np.abs(residual)))) ** 2 - float(np.median(error)) ** 2
+    return shift, max(scatter2, 0.0)
+
+
+def _scatter2(weight: np.ndarray, squares: np.ndarray, error: np.ndarray, variance: np.ndarray) -> float:
+    """Return the variance beyond the errors that is likeliest, one step of its fixed point."""
+    own = weight / variance
+    total = float(own.sum())
+    return max(float((own * (squares - error**2)).sum()) / total, 0.0) if total > 0 else 0.0
+
+
+def _density(residual: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    return np.asarray(np.exp(-0.5 * residual**2 / variance) / np.sqrt(variance))

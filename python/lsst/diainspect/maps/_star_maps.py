@@ -27,7 +27,7 @@ QUANTITIES: dict[str, str] = {
     "templateWidth": "Fractional excess of stars' widths over the template's PSF model.",
     "templateE1": "Excess shear of stars over the template's PSF model along x.",
     "templateE2": "Excess shear of stars over the template's PSF model along the diagonal.",
-    "fluxScale": "Flux that is left of static stars, over their flux.",
+    "fluxScale": "Flux that is left of static stars beside their shift, width and shear, over their flux.",
     "noise": "Robust sigma around stars over the predicted one.",
     "kernelSum": "Sum of the matching kernel.",
     "kernelX": "Centroid of the matching kernel in x.",
@@ -41,6 +41,10 @@ QUANTITIES: dict[str, str] = {
 
 _KERNEL_ORDER = 4
 """Order of the kernel's moments over a detector: ratios of polynomials of order two or three."""
+
+_MAX_SCATTER = {"fluxScale": 0.007}
+"""Flux scales are smooth: what single stars have besides is no more than the 5 mmag to which LSST's photometry repeats,
+in each image. Stars that differ by more have changed, and shall not make changes the rule."""
 
 
 def fit_detector_maps(
@@ -84,10 +88,9 @@ def fit_detector_maps(
         for name in ("E1", "E2"):
             measured[f"{side}{name}"] = (column(f"{side}{name}"), column(f"{side}{name}Err"))
     with np.errstate(invalid="ignore", divide="ignore"):
-        measured["fluxScale"] = (
-            column("discoveryFlux") / static,
-            column("discoveryFluxErr") / np.abs(static),
-        )
+        # Of the fluxes the one that is free of shifts and widths, second order included: what they contribute has
+        # maps of its own, and would be expected twice.
+        measured["fluxScale"] = (column("flux") / static, column("fluxErr") / np.abs(static))
     if f"{noise}_sigmaOverPredicted" in stars.colnames:
         sigma = np.asarray(stars[f"{noise}_sigmaOverPredicted"], dtype=float)
         n_pixels = np.asarray(stars[f"{noise}_nPixels"], dtype=float)
@@ -96,7 +99,15 @@ def fit_detector_maps(
     x, y = (np.asarray(stars[name], dtype=float) for name in ("x", "y"))
     maps = {}
     for quantity, (value, error) in measured.items():
-        fitted = fit_smooth_map(x[point], y[point], value[point], error[point], bounds, max_order=max_order)
+        fitted = fit_smooth_map(
+            x[point],
+            y[point],
+            value[point],
+            error[point],
+            bounds,
+            max_order=max_order,
+            max_scatter=_MAX_SCATTER.get(quantity, np.inf),
+        )
         if fitted is not None:
             maps[quantity] = fitted
     return maps

@@ -148,12 +148,24 @@ def _difference_mask(
     return mask
 
 
+_LEAST_HELD = 0.5
+"""Least part of the response that a stamp of the PSF's size must hold, or it is stored on a larger one."""
+
+
 def _autocorrelation(psf: PixelBasisPsf) -> PixelBasisPsf:
-    def response(x: float, y: float) -> np.ndarray:
+    """Return the autocorrelation of a PSF, normalised to unit sum.
+
+    That of a PSF whose noise filter has left it with wide negative wings can have a negative sum over a stamp of the
+    PSF's size; over all of it the sum is that of the PSF, squared.
+    """
+    whole = 2 * psf.size - 1
+
+    def response(x: float, y: float, size: int) -> np.ndarray:
         image = psf.at(x, y)
-        size = image.shape[0]
-        transform = np.fft.rfft2(image, s=(2 * size, 2 * size))
-        correlation = np.fft.irfft2(np.abs(transform) ** 2, s=(2 * size, 2 * size))
+        transform = np.fft.rfft2(image, s=(whole + 1, whole + 1))
+        correlation = np.fft.irfft2(np.abs(transform) ** 2, s=(whole + 1, whole + 1))
         return np.roll(correlation, (size // 2, size // 2), axis=(0, 1))[:size, :size]
 
-    return PixelBasisPsf.from_callable(response, psf.bounds, order=psf.field.order)
+    centre = psf.bounds.x.start + 0.5 * psf.bounds.x.size, psf.bounds.y.start + 0.5 * psf.bounds.y.size
+    size = psf.size if response(*centre, psf.size).sum() > _LEAST_HELD else whole
+    return PixelBasisPsf.from_callable(lambda x, y: response(x, y, size), psf.bounds, order=psf.field.order)
