@@ -528,3 +528,9 @@ def test_bad_survey_files_are_refused(tmp_path: Path, text: str, message: str) -
 def test_missing_survey_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.yaml does not exist"):
         read_survey(tmp_path / "nothing.yaml")
+
+
+def test_hosts_may_be_chosen_by_surface_brightness_where_nothing_has_one():
+    scene = SceneConfig(n_transients=5, host_fraction=0.0, host_selection="surface_brightness")
+    truth = simulate_pair(ObservingConditions(), scene, 3, size=256).truth
+    assert np.isnan(truth["hostSurfaceBrightness"][np.asarray(truth["isTransient"])]).all()

@@ -721,8 +721,10 @@ def _surface_brightness(
 
 def _spread_evenly(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Choose n of the values, each once, that cover the range of the middle nine tenths evenly."""
-    remaining = values.copy()
     chosen = np.zeros(n, dtype=int)
+    if n == 0:
+        return chosen
+    remaining = values.copy()
     faint, bright = np.percentile(values, 95.0), np.percentile(values, 5.0)
     for index, wanted in enumerate(rng.uniform(bright, faint, n)):
         chosen[index] = np.argmin(np.abs(remaining - wanted))
