@@ -138,7 +138,7 @@ def compare_on_pair(real: RealPair, seed: int = 1) -> RealResult:
         shared_noise(pair),
         dict(figures),
         n_stars,
-        {method: calibrate_pair(real, method) for method in OWN_METHODS},
+        {method: calibrate_pair(real, result) for method, result in ours.items()},
     )
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 __all__ = ["ROWS", "calibrate_pair"]
 
-import logging
-
 import numpy as np
 
 from lsst.diainspect.subtraction import (
+    SubtractionResult,
     filters_to_table,
     make_difference_image,
     make_score_image,
     result_filters,
-    subtractor_registry,
 )
 from lsst.diainspect.tasks import (
     CalibrateDifferenceConfig,
@@ -42,23 +40,21 @@ ROWS = (
 """Statistic, lower edge of its bin, title and digits, in the order of the table."""
 
 
-def calibrate_pair(real: RealPair, method: str) -> list[tuple[float, float, int]]:
-    """Subtract, detect and calibrate with the pipeline's own tasks.
+def calibrate_pair(real: RealPair, result: SubtractionResult) -> list[tuple[float, float, int]]:
+    """Detect on a difference and calibrate it with the pipeline's own tasks.
 
     Parameters
     ----------
     real : `RealPair`
         The pair.
-    method : `str`
-        Subtractor.
+    result : `SubtractionResult`
+        Its subtraction.
 
     Returns
     -------
     rows : `list` [`tuple` [`float`, `float`, `int`]]
         Value, error and number for each of ``ROWS``; NaN and 0 where there is nothing to measure it on.
     """
-    algorithm = subtractor_registry[method]
-    result = algorithm(algorithm.ConfigClass()).subtract(real.pair)
     science, template = real.images
     difference = make_difference_image(result, real.pair, science, template)
     filters = filters_to_table(result_filters(result, real.pair))
@@ -75,7 +71,6 @@ def calibrate_pair(real: RealPair, method: str) -> list[tuple[float, float, int]
     found = (
         CalibrateDifferenceTask(config=CalibrateDifferenceConfig()).run(*images, sources, stars).calibration
     )
-    logging.getLogger(__name__).info("%s, %s: %d detections.", real.name, method, len(sources))
     rows = []
     for statistic, low, _, _ in ROWS:
         here = np.asarray(found["statistic"]).astype(str) == statistic

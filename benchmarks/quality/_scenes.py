@@ -221,7 +221,8 @@ def make_scene(spec: SceneSpec, directory: Path) -> Path:
         planes, psfs, truth = _simulate(spec)
     else:
         # The same pixels, whatever PSFs are handed out.
-        planes, psfs, truth = _with_measured_psfs(load_scene(make_scene(_with_exact_psfs(spec), directory)))
+        exact = make_scene(dataclasses.replace(spec, psf="exact"), directory)
+        planes, psfs, truth = _with_measured_psfs(load_scene(exact))
     taken = time.process_time() - start
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -268,10 +269,6 @@ def _simulate(spec: SceneSpec) -> _Parts:
     truth = _with_positions(pair.truth)
     truth["heldOut"] = _held_out(truth, spec)
     return planes, psfs, truth
-
-
-def _with_exact_psfs(spec: SceneSpec) -> SceneSpec:
-    return dataclasses.replace(spec, psf="exact")
 
 
 def _with_measured_psfs(scene: BenchmarkScene) -> _Parts:
