@@ -1,10 +1,12 @@
-"""Cutting square stamps around many positions in one indexing operation."""
+"""Cutting square stamps around many positions."""
 
 from __future__ import annotations
 
 __all__ = ["gather_stamps", "stamp_origin"]
 
 import numpy as np
+
+from ..compiled import compiled
 
 _FAR = 1e9
 """Pixel coordinate beyond any image that still leaves room in an int32."""
@@ -47,20 +49,34 @@ def gather_stamps(
     stamps : `numpy.ndarray`, (N, size, size)
         Copies, of the image's type.
     """
-    height, width = image.shape
-    x0, y0 = np.asarray(x0, dtype=np.int64), np.asarray(y0, dtype=np.int64)
     stamps = np.empty((len(x0), size, size), dtype=image.dtype)
-    inside = (x0 >= 0) & (y0 >= 0) & (x0 + size <= width) & (y0 + size <= height)
-    if inside.any():
-        windows = np.lib.stride_tricks.sliding_window_view(image, (size, size))
-        stamps[inside] = windows[y0[inside], x0[inside]]
-    edge = np.flatnonzero(~inside)
-    if len(edge):
-        offsets = np.arange(size)
-        rows, columns = y0[edge, None] + offsets, x0[edge, None] + offsets
-        outside = ((rows < 0) | (rows >= height))[:, :, None] | ((columns < 0) | (columns >= width))[
-            :, None, :
-        ]
-        pixels = image[np.clip(rows, 0, height - 1)[:, :, None], np.clip(columns, 0, width - 1)[:, None, :]]
-        stamps[edge] = np.where(outside, np.asarray(fill, dtype=image.dtype), pixels)
+    # As unsigned integers, because compiled loops take the machine's byte order only and files have another.
+    words = np.dtype(f"u{image.dtype.itemsize}")
+    _copy_windows(
+        image.view(words),
+        np.asarray(x0, dtype=np.int64),
+        np.asarray(y0, dtype=np.int64),
+        np.full(1, fill, dtype=image.dtype).view(words),
+        stamps.view(words),
+    )
     return stamps
+
+
+@compiled
+def _copy_windows(
+    image: np.ndarray, x0: np.ndarray, y0: np.ndarray, fill: np.ndarray, stamps: np.ndarray
+) -> None:
+    """Fill stamps (N, size, size); off the image they are what the one element of ``fill`` is."""
+    height, width = image.shape
+    size = stamps.shape[1]
+    for n in range(len(stamps)):
+        left, right = min(max(-x0[n], 0), size), max(min(width - x0[n], size), 0)
+        for i in range(size):
+            row, target = y0[n] + i, stamps[n, i]
+            if left > 0 or right < size or row < 0 or row >= height:
+                target[:] = fill[0]
+            if 0 <= row < height and left < right:
+                # Parts of the rows, because an index that is a sum might be negative, for all the compiler knows.
+                source, goal = image[row, x0[n] + left : x0[n] + right], target[left:right]
+                for j in range(len(goal)):
+                    goal[j] = source[j]
