@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LinearFit", "add_products", "fit_linear"]
+__all__ = ["LinearFit", "fit_linear", "invert_normal"]
 
 from dataclasses import dataclass, replace
 
@@ -77,96 +77,131 @@ def fit_linear(
         normal matrix, has NaN amplitudes.
     """
     dtype = np.dtype(dtype)
-    used = (weight > 0) & np.isfinite(weight)
-    if used.all():
-        weight = np.asarray(weight, dtype=dtype)
-        values = np.asarray(data, dtype=dtype)
-    else:
-        weight = np.where(used, weight, 0.0).astype(dtype, copy=False)
-        values = np.where(used, data, 0.0).astype(dtype, copy=False)
     design = np.asarray(design, dtype=dtype)
     n_stamps, n_columns = design.shape[:2]
-    normal, right = np.empty((n_stamps, n_columns, n_columns)), np.empty((n_stamps, n_columns))
-    add_products(values, design, weight, normal, right)
-    n_data = used.sum(axis=1)
-
-    diagonal = np.diagonal(normal, axis1=1, axis2=2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale = 1.0 / np.sqrt(diagonal)
-        scaled = normal * scale[:, :, None] * scale[:, None, :]
-    solvable = np.isfinite(scaled).all(axis=(1, 2)) & (n_data > n_columns)
-    scaled[~solvable] = np.eye(n_columns)
-    inverse, condition = _invert(scaled)
-    solvable &= condition < _MAX_CONDITION[dtype]
-
-    scale = np.where(solvable[:, None], scale, np.nan)
-    covariance = inverse * scale[:, :, None] * scale[:, None, :]
-    amplitude = np.einsum("npq,nq->np", covariance, right)
-    chi2 = np.empty(n_stamps)
-    _add_residuals(values, design, weight, amplitude.astype(dtype), chi2)
+    amplitude = np.full((n_stamps, n_columns), np.nan)
+    covariance = np.full((n_stamps, n_columns, n_columns), np.nan)
+    chi2, n_data = np.full(n_stamps, np.nan), np.empty(n_stamps, dtype=int)
+    _fit_all(
+        np.asarray(data, dtype=dtype),
+        design,
+        np.asarray(weight, dtype=dtype),
+        _MAX_CONDITION[dtype],
+        amplitude,
+        covariance,
+        chi2,
+        n_data,
+    )
     return LinearFit(amplitude, covariance, chi2, n_data)
 
 
 @compiled
-def add_products(
-    data: np.ndarray, design: np.ndarray, weight: np.ndarray, normal: np.ndarray, right: np.ndarray
+def _fit_all(
+    data: np.ndarray,
+    design: np.ndarray,
+    weight: np.ndarray,
+    max_condition: float,
+    amplitude: np.ndarray,
+    covariance: np.ndarray,
+    chi2: np.ndarray,
+    n_data: np.ndarray,
 ) -> None:
-    """Fill the sums over pixels A^T W A and A^T W d of a least-squares fit to each stamp.
-
-    Parameters
-    ----------
-    data : `numpy.ndarray`, (N, n_pixels)
-        Pixels d, finite.
-    design : `numpy.ndarray`, (N, P, n_pixels)
-        Columns A of each stamp's model.
-    weight : `numpy.ndarray`, (N, n_pixels)
-        Inverse variances W.
-    normal, right : `numpy.ndarray`, (N, P, P) and (N, P)
-        Where the sums go.
-    """
-    n_columns = design.shape[1]
-    weighted = np.empty(data.shape[1], data.dtype)
+    """Fit each stamp; what is fitted of those that cannot be stays as it is."""
+    n_columns, n_pixels = design.shape[1:]
+    zero = data.dtype.type(0)
+    inverse_variance, pixels = np.empty(n_pixels, data.dtype), np.empty(n_pixels, data.dtype)
+    weighted = np.empty(n_pixels, data.dtype)
+    normal, inverse = np.empty((n_columns, n_columns)), np.empty((n_columns, n_columns))
+    right, scale = np.empty(n_columns), np.empty(n_columns)
     for n in range(len(data)):
+        number = 0
+        for i in range(n_pixels):
+            used = (weight[n, i] > zero) & (weight[n, i] < np.inf)
+            inverse_variance[i] = weight[n, i] if used else zero
+            pixels[i] = data[n, i] if used else zero
+            number += used
+        n_data[n] = number
         for p in range(n_columns):
-            for i in range(data.shape[1]):
-                weighted[i] = design[n, p, i] * weight[n, i]
-            total = weighted.dtype.type(0)
-            for i in range(data.shape[1]):
-                total += weighted[i] * data[n, i]
-            right[n, p] = total
+            for i in range(n_pixels):
+                weighted[i] = design[n, p, i] * inverse_variance[i]
+            total = zero
+            for i in range(n_pixels):
+                total += weighted[i] * pixels[i]
+            right[p] = total
             for q in range(p + 1):
-                total = weighted.dtype.type(0)
-                for i in range(data.shape[1]):
+                total = zero
+                for i in range(n_pixels):
                     total += weighted[i] * design[n, q, i]
-                normal[n, p, q] = normal[n, q, p] = total
-
-
-@compiled
-def _add_residuals(
-    data: np.ndarray, design: np.ndarray, weight: np.ndarray, amplitude: np.ndarray, chi2: np.ndarray
-) -> None:
-    """Fill the weighted sums of squared residuals."""
-    residual = np.empty(data.shape[1], data.dtype)
-    for n in range(len(data)):
-        for i in range(data.shape[1]):
-            residual[i] = data[n, i]
-        for p in range(design.shape[1]):
-            for i in range(data.shape[1]):
-                residual[i] -= amplitude[n, p] * design[n, p, i]
-        total = residual.dtype.type(0)
-        for i in range(data.shape[1]):
-            total += residual[i] * residual[i] * weight[n, i]
+                normal[p, q] = normal[q, p] = total
+        if number <= n_columns or not invert_normal(normal, 0.0, inverse, scale):
+            continue
+        here, there = 0.0, 0.0
+        for p in range(n_columns):
+            for q in range(n_columns):
+                here += normal[p, q] ** 2
+                there += inverse[p, q] ** 2
+        if not np.sqrt(here * there) < max_condition:
+            continue
+        for p in range(n_columns):
+            amplitude[n, p] = 0.0
+            for q in range(n_columns):
+                covariance[n, p, q] = inverse[p, q] * scale[p] * scale[q]
+                amplitude[n, p] += covariance[n, p, q] * right[q]
+        # The pixels become the residuals.
+        for p in range(n_columns):
+            factor = data.dtype.type(amplitude[n, p])
+            for i in range(n_pixels):
+                pixels[i] -= factor * design[n, p, i]
+        total = zero
+        for i in range(n_pixels):
+            total += pixels[i] * pixels[i] * inverse_variance[i]
         chi2[n] = total
 
 
-def _invert(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Invert matrices (N, P, P); return the inverses and the condition numbers, infinite where there is none."""
-    try:
-        inverse = np.linalg.inv(matrices)
-    except np.linalg.LinAlgError:
-        singular = ~(np.linalg.cond(matrices) < _MAX_CONDITION[np.dtype(float)])
-        inverse = np.linalg.inv(np.where(singular[:, None, None], np.eye(matrices.shape[-1]), matrices))
-        inverse[singular] = np.inf
-    with np.errstate(invalid="ignore", over="ignore"):
-        condition = np.sqrt((matrices**2).sum(axis=(1, 2)) * (inverse**2).sum(axis=(1, 2)))
-    return np.where(np.isfinite(inverse), inverse, np.nan), condition
+@compiled
+def invert_normal(matrix: np.ndarray, ridge: float, inverse: np.ndarray, scale: np.ndarray) -> bool:
+    """Scale a normal matrix to unit diagonal and invert it.
+
+    A matrix of a few rows takes less time than a call of LAPACK.
+
+    Parameters
+    ----------
+    matrix : `numpy.ndarray`, (P, P)
+        Symmetric and positive; scaled in place.
+    ridge : `float`
+        What is added to the diagonal before the inversion.
+    inverse : `numpy.ndarray`, (P, P)
+        Inverse of the scaled matrix.
+    scale : `numpy.ndarray`, (P,)
+        Factors of rows and columns: the matrix that was given has the inverse scale_p inverse_pq scale_q.
+
+    Returns
+    -------
+    possible : `bool`
+        Whether all numbers were finite and no pivot vanished.
+    """
+    n = len(matrix)
+    for p in range(n):
+        scale[p] = 1.0 / np.sqrt(matrix[p, p])
+    for p in range(n):
+        for q in range(n):
+            matrix[p, q] *= scale[p] * scale[q]
+            if not np.isfinite(matrix[p, q]):
+                return False
+            inverse[p, q] = matrix[p, q]
+        inverse[p, p] += ridge
+    # Gauss and Jordan's elimination in place; a positive matrix needs no exchange of rows.
+    for p in range(n):
+        pivot = inverse[p, p]
+        if pivot == 0.0 or not np.isfinite(pivot):
+            return False
+        inverse[p, p] = 1.0
+        for q in range(n):
+            inverse[p, q] /= pivot
+        for r in range(n):
+            if r != p:
+                factor = inverse[r, p]
+                inverse[r, p] = 0.0
+                for q in range(n):
+                    inverse[r, q] -= factor * inverse[p, q]
+    return True

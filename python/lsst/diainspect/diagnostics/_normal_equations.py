@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..compiled import compiled
+from ..linear_fit import invert_normal
 
 _MAX_CONDITION = 1e5
 """Normal matrices of float32 columns with an inverse larger than this, scaled to unit diagonal, are not solved: an
@@ -36,13 +37,8 @@ class Fit:
 
     def rise(self, columns: Sequence[int]) -> np.ndarray:
         """Return by how much chi-square rises when amplitudes are set to zero and the others refitted, (N,)."""
-        index = list(columns)
-        block = self.covariance[:, index][:, :, index]
-        values = self.amplitude[:, index]
-        rise = np.full(len(values), np.nan)
-        good = np.isfinite(block).all(axis=(1, 2)) & np.isfinite(values).all(axis=1)
-        solved = np.linalg.solve(block[good], values[good][..., None])[..., 0]
-        rise[good] = np.einsum("ni,ni->n", values[good], solved)
+        rise = np.full(len(self.amplitude), np.nan)
+        _rise_all(self.amplitude, self.covariance, np.array(columns), rise)
         return rise
 
 
@@ -163,36 +159,119 @@ class NormalEquations:
         fit : `Fit`
             Amplitudes. The chi-square is that of the pixels alone.
         """
-        index = list(columns)
-        n = len(index)
-        data_matrix = self.matrix[:, index][:, :, index]
-        right = self.right[:, index]
-        matrix = data_matrix
-        if prior_precision is not None:
-            mean = np.zeros_like(right) if prior_mean is None else prior_mean
-            matrix = matrix + prior_precision[:, :, None] * np.eye(n)
-            right = right + prior_precision * mean
-        diagonal = np.diagonal(matrix, axis1=1, axis2=2)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            scale = 1.0 / np.sqrt(diagonal)
-            scaled = matrix * scale[:, :, None] * scale[:, None, :]
-        solvable = np.isfinite(scaled).all(axis=(1, 2)) & np.isfinite(right).all(axis=1) & (self.n_data > n)
-        scaled[~solvable] = np.eye(n)
-        # A singular matrix becomes one with a huge inverse, which is found out below.
-        inverse = np.linalg.inv(scaled + _LEAST_PIVOT * np.eye(n))
-        solvable &= np.abs(inverse).max(axis=(1, 2)) < _MAX_CONDITION
-        scale = np.where(solvable[:, None], scale, np.nan)
-        inverse *= scale[:, :, None] * scale[:, None, :]
-        amplitude = np.einsum("npq,nq->np", inverse, right)
-        chi2 = self.power - 2.0 * np.einsum("np,np->n", amplitude, self.right[:, index])
-        chi2 += np.einsum("np,npq,nq->n", amplitude, data_matrix, amplitude)
-        covariance = inverse
-        if self.noise is not None:
-            noise = self.noise[:, index][:, :, index]
-            if prior_precision is not None:
-                noise = noise + prior_precision[:, :, None] * np.eye(n)
-            covariance = inverse @ noise @ inverse
+        n, n_columns = len(self.right), len(columns)
+        if prior_precision is None:
+            prior_precision = np.zeros((0, n_columns))
+        if prior_mean is None:
+            prior_mean = np.zeros_like(prior_precision)
+        amplitude = np.full((n, n_columns), np.nan)
+        covariance, chi2 = np.full((n, n_columns, n_columns), np.nan), np.full(n, np.nan)
+        _solve_all(
+            self.matrix,
+            self.right,
+            self.power,
+            self.n_data,
+            np.zeros((0, 1, 1)) if self.noise is None else self.noise,
+            np.array(columns),
+            prior_mean,
+            prior_precision,
+            amplitude,
+            covariance,
+            chi2,
+        )
         return Fit(amplitude, covariance, chi2)
+
+
+@compiled
+def _rise_all(amplitude: np.ndarray, covariance: np.ndarray, columns: np.ndarray, rise: np.ndarray) -> None:
+    """Fill a^T C^-1 a of some columns; where it is not known the rise stays as it is."""
+    n_columns = len(columns)
+    block, inverse = np.empty((n_columns, n_columns)), np.empty((n_columns, n_columns))
+    scale = np.empty(n_columns)
+    for n in range(len(rise)):
+        for p in range(n_columns):
+            for q in range(n_columns):
+                block[p, q] = covariance[n, columns[p], columns[q]]
+        if not invert_normal(block, 0.0, inverse, scale):
+            continue
+        total = 0.0
+        for p in range(n_columns):
+            for q in range(n_columns):
+                pair = amplitude[n, columns[p]] * scale[p] * amplitude[n, columns[q]] * scale[q]
+                total += inverse[p, q] * pair
+        rise[n] = total
+
+
+@compiled
+def _solve_all(
+    matrix: np.ndarray,
+    right: np.ndarray,
+    power: np.ndarray,
+    n_data: np.ndarray,
+    noise: np.ndarray,
+    columns: np.ndarray,
+    prior_mean: np.ndarray,
+    prior_precision: np.ndarray,
+    amplitude: np.ndarray,
+    covariance: np.ndarray,
+    chi2: np.ndarray,
+) -> None:
+    """Solve each stamp's equations for some columns; those that cannot be solved stay as they are.
+
+    ``noise`` and the priors have no rows where there are none.
+    """
+    n_columns = len(columns)
+    shape = (n_columns, n_columns)
+    own, scaled, inverse, half = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape)
+    scale, target = np.empty(n_columns), np.empty(n_columns)
+    with_prior, with_noise = len(prior_precision) > 0, len(noise) > 0
+    for n in range(len(right)):
+        possible = n_data[n] > n_columns
+        for p in range(n_columns):
+            target[p] = right[n, columns[p]]
+            for q in range(n_columns):
+                own[p, q] = scaled[p, q] = matrix[n, columns[p], columns[q]]
+            if with_prior:
+                scaled[p, p] += prior_precision[n, p]
+                target[p] += prior_precision[n, p] * prior_mean[n, p]
+            possible &= np.isfinite(target[p])
+        # A singular matrix becomes one with a huge inverse.
+        if not possible or not invert_normal(scaled, _LEAST_PIVOT, inverse, scale):
+            continue
+        largest = 0.0
+        for p in range(n_columns):
+            for q in range(n_columns):
+                largest = max(largest, abs(inverse[p, q]))
+        if not largest < _MAX_CONDITION:
+            continue
+        for p in range(n_columns):
+            amplitude[n, p] = 0.0
+            for q in range(n_columns):
+                inverse[p, q] *= scale[p] * scale[q]
+                amplitude[n, p] += inverse[p, q] * target[q]
+        chi2[n] = power[n]
+        for p in range(n_columns):
+            chi2[n] -= 2.0 * amplitude[n, p] * right[n, columns[p]]
+            for q in range(n_columns):
+                chi2[n] += amplitude[n, p] * own[p, q] * amplitude[n, q]
+        covariance[n] = inverse
+        if not with_noise:
+            continue
+        for p in range(n_columns):
+            for q in range(n_columns):
+                own[p, q] = noise[n, columns[p], columns[q]]
+            if with_prior:
+                own[p, p] += prior_precision[n, p]
+        for p in range(n_columns):
+            for q in range(n_columns):
+                half[p, q] = 0.0
+                for r in range(n_columns):
+                    half[p, q] += inverse[p, r] * own[r, q]
+        for p in range(n_columns):
+            for q in range(n_columns):
+                covariance[n, p, q] = 0.0
+                for r in range(n_columns):
+                    covariance[n, p, q] += half[p, r] * inverse[r, q]
 
 
 @compiled
