@@ -20,6 +20,9 @@ from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnos
 _AB_ZERO = 31.4
 """AB magnitude of 1 nJy."""
 
+_KERNEL_SIGMAS = 6.0
+"""Reach of the Gaussian for neighbours: beyond, single precision does not see it at its peak."""
+
 
 class ContextConfig(DiagnosticConfig):
     """Configuration of `ContextDiagnostic`."""
@@ -125,33 +128,26 @@ class ContextDiagnostic(Diagnostic):
     def _nearest_neighbour(self, stamps: StampSet, side: str) -> tuple[np.ndarray, np.ndarray]:
         """Return distance [pixel] and flux of the nearest source on one image; NaN without."""
         n = len(stamps)
-        region = stamps.cropped(2 * int(self.config.neighbourRadius) + 3)
-        size = region.size
+        size = min(2 * int(self.config.neighbourRadius) + 3, stamps.size)
         sigma = _psf_sigma(stamps, side)
-        weight = region.weight(side)
-        pixels = region.good_pixels(side)
-        grid = np.arange(size, dtype=np.float32)
-        # Cut off where its products would be denormal numbers, which are slow.
-        kernel = np.exp(-0.5 * np.minimum(((grid - grid[:, None]) / np.float32(sigma)) ** 2, 60.0))
-        # Two products for all stamps at once: rows, then columns.
-        smooth = (pixels.reshape(-1, size) @ kernel).reshape(n, size, size)
-        smooth = kernel @ smooth
+        kernel = np.exp(-0.5 * (np.arange(np.ceil(_KERNEL_SIGMAS * sigma) + 1) / sigma) ** 2)
         if f"{side}Variance" in stamps.planes:
-            inverse = weight.reshape(n, -1)[:, :: max(1, size // 8)]
-            used = (inverse > 0).sum(axis=1)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                noise = np.sqrt(used / inverse.sum(axis=1))
+            noise = np.empty(n)
+            _estimate_noise(stamps.weight(side), size, max(1, size // 8), noise)
         else:
+            pixels = stamps.cropped(size).good_pixels(side)
             sample = np.sort(pixels.reshape(n, -1)[:, ::7], axis=1)
             noise = sample[:, sample.shape[1] // 2] - sample[:, int(0.159 * sample.shape[1])]
         # Noise of a sum with weights exp(-r^2 / 2 s^2), whose squares add up to pi s^2.
         threshold = self.config.minNeighbourSnr * noise * np.sqrt(np.pi) * sigma
         distance, peak = np.full(n, np.nan), np.full(n, np.nan)
         _find_nearest_peaks(
-            smooth,
+            stamps.good_pixels(side),
+            size,
+            kernel.astype(np.float32),
             threshold.astype(np.float32),
-            np.ascontiguousarray(region.dx),
-            np.ascontiguousarray(region.dy),
+            np.ascontiguousarray(stamps.dx),
+            np.ascontiguousarray(stamps.dy),
             self.config.neighbourRadius,
             distance,
             peak,
@@ -211,8 +207,23 @@ class ContextDiagnostic(Diagnostic):
 
 
 @compiled
+def _estimate_noise(weight: np.ndarray, size: int, step: int, noise: np.ndarray) -> None:
+    """Fill the root of the harmonic mean variance of every so many of the inner pixels; NaN without good ones."""
+    low = weight.shape[1] // 2 - size // 2
+    for n in range(len(weight)):
+        total, used = 0.0, 0
+        for k in range(0, size * size, step):
+            inverse = weight[n, low + k // size, low + k % size]
+            total += inverse
+            used += inverse > np.float32(0.0)
+        noise[n] = np.sqrt(used / total)
+
+
+@compiled
 def _find_nearest_peaks(
-    smooth: np.ndarray,
+    pixels: np.ndarray,
+    size: int,
+    kernel: np.ndarray,
     threshold: np.ndarray,
     dx: np.ndarray,
     dy: np.ndarray,
@@ -222,31 +233,92 @@ def _find_nearest_peaks(
 ) -> None:
     """Fill distance and height of the local maximum above the threshold that is nearest to each source.
 
-    Those at the rim of the images (N, size, size) have no neighbours to compare with and are none.
+    Maxima are those of the inner ``size`` pixels smoothed along both axes with a kernel, which is given from its
+    centre outwards. Those at the rim have no neighbours to compare with and are none.
     """
-    size = smooth.shape[1]
-    for n in range(len(smooth)):
-        image, limit = smooth[n], threshold[n]
+    low = pixels.shape[1] // 2 - size // 2
+    reach = len(kernel) - 1
+    # Rows with zeros at both ends, below one another and with rows of zeros around, so that a loop is one long one.
+    width = size + 2 * reach
+    padded = np.zeros((size + 2 * reach) * width, np.float32)
+    columns = np.empty((size, width), np.float32)
+    smooth = np.empty((size, size), np.float32)
+    done = np.empty(size, np.bool_)
+    kernel_sum = kernel[0]
+    for k in range(1, reach + 1):
+        kernel_sum += np.float32(2.0) * kernel[k]
+    for n in range(len(pixels)):
+        limit = threshold[n]
+        for i in range(size):
+            start = (i + reach) * width + reach
+            source, target = pixels[n, low + i, low : low + size], padded[start : start + size]
+            for j in range(size):
+                target[j] = source[j]
+        _smooth_columns(padded, width, kernel, columns.reshape(-1))
+        done[:] = False
         nearest = np.inf
         for y in range(1, size - 1):
-            # Most rows have nothing: a comparison without branches tells.
+            # Most rows have nothing, and most of those cannot: the largest pixel all over the kernel is not enough.
+            largest = np.float32(0.0)
+            for x in range(width):
+                largest = max(largest, columns[y, x])
+            if not largest * kernel_sum > np.float32(0.9999) * limit:
+                continue
+            _smooth_row(columns, y, kernel, smooth, done)
             above = False
             for x in range(1, size - 1):
-                above |= image[y, x] > limit
+                above |= smooth[y, x] > limit
             if not above:
                 continue
+            _smooth_row(columns, y - 1, kernel, smooth, done)
+            _smooth_row(columns, y + 1, kernel, smooth, done)
             for x in range(1, size - 1):
-                value = image[y, x]
+                value = smooth[y, x]
                 if not value > limit:
                     continue
                 highest = True
                 for step_y in range(-1, 2):
                     for step_x in range(-1, 2):
-                        highest &= value >= image[y + step_y, x + step_x]
+                        highest &= value >= smooth[y + step_y, x + step_x]
                 away = np.hypot(x - size // 2 - dx[n], y - size // 2 - dy[n])
                 if highest and away <= radius and away < nearest:
                     nearest = away
                     distance[n], peak[n] = away, value
+
+
+@compiled
+def _smooth_columns(padded: np.ndarray, width: int, kernel: np.ndarray, columns: np.ndarray) -> None:
+    """Fill the rows of an image smoothed along its columns."""
+    reach = len(kernel) - 1
+    centre = padded[reach * width :]
+    for i in range(len(columns)):
+        columns[i] = kernel[0] * centre[i]
+    for k in range(1, reach + 1, 2):
+        # Two steps at once, for the sums are read and written each time.
+        first = kernel[k]
+        second = kernel[k + 1] if k < reach else np.float32(0.0)
+        next_k = min(k + 1, reach)
+        above, below = padded[(reach - k) * width :], padded[(reach + k) * width :]
+        above_2, below_2 = padded[(reach - next_k) * width :], padded[(reach + next_k) * width :]
+        for i in range(len(columns)):
+            columns[i] += first * (above[i] + below[i]) + second * (above_2[i] + below_2[i])
+
+
+@compiled
+def _smooth_row(columns: np.ndarray, y: int, kernel: np.ndarray, smooth: np.ndarray, done: np.ndarray) -> None:
+    """Fill one row smoothed along it too, unless that was done."""
+    if done[y]:
+        return
+    done[y] = True
+    reach, size = len(kernel) - 1, smooth.shape[1]
+    row, target = columns[y], smooth[y]
+    centre = row[reach:]
+    for j in range(size):
+        target[j] = kernel[0] * centre[j]
+    for k in range(1, reach + 1):
+        left, right = row[reach - k :], row[reach + k :]
+        for j in range(size):
+            target[j] += kernel[k] * (left[j] + right[j])
 
 
 def _pixel_area(stamps: StampSet) -> np.ndarray:
