@@ -92,13 +92,21 @@ class AperturePhotometryDiagnostic(Diagnostic):
         x, y = (np.where(located, d, 0.0) for d in (core.dx, core.dy))
         psf = core.centred_model("differencePsf").reshape(n, -1)
         for start, plane in _SIDES.items():
-            weight = core.weight(plane).reshape(n, -1)
-            pixels = core.good_pixels(plane).reshape(n, -1)
             sums = np.empty((n, len(radii), _N_SUMS))
-            _add_apertures(pixels, weight, psf, x, y, np.array(radii, dtype=np.float32), sums)
+            n_good = np.empty(n, dtype=int)
+            _add_apertures(
+                stamps.good_pixels(plane),
+                stamps.weight(plane),
+                psf,
+                x,
+                y,
+                np.array(radii, dtype=np.float32),
+                sums,
+                n_good,
+            )
             sums[~located] = np.nan
             flux = sums[:, :, _FLUX]
-            flux[~(weight > 0).any(axis=1)] = np.nan
+            flux[n_good == 0] = np.nan
             if f"{plane}Variance" not in core.planes:
                 sums[:, :, _VARIANCE] = np.nan
             error = np.sqrt(sums[:, :, _VARIANCE])
@@ -128,24 +136,36 @@ def _add_apertures(
     y: np.ndarray,
     radii: np.ndarray,
     sums: np.ndarray,
+    n_good: np.ndarray,
 ) -> None:
-    """Fill the sums (N, n_radii, 4) over the apertures about (x, y) of pixels, a^2 variance, PSF, and PSF seen."""
-    n, n_pixels = pixels.shape
+    """Fill the sums (N, n_radii, 4) over the apertures about (x, y) of pixels, a^2 variance, PSF, and PSF seen.
+
+    The PSFs are those of the middle of the pixels (N, size, size); what is good there is counted.
+    """
+    n, n_pixels = psf.shape
     size = int(np.rint(np.sqrt(n_pixels)))
+    low = pixels.shape[1] // 2 - size // 2
     distance, variance = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
+    data, inverse = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
     seen = np.empty(n_pixels, np.float32)
     zero, one, half = np.float32(0.0), np.float32(1.0), np.float32(0.5)
     for source in range(n):
         own_x, own_y = np.float32(x[source] + size // 2), np.float32(y[source] + size // 2)
         for i in range(size):
             up = (np.float32(i) - own_y) ** 2
+            away, row = distance[i * size : (i + 1) * size], data[i * size : (i + 1) * size]
+            weight_row = inverse[i * size : (i + 1) * size]
             for j in range(size):
-                distance[i * size + j] = np.sqrt(up + (np.float32(j) - own_x) ** 2)
-        data, model, inverse = pixels[source], psf[source], weight[source]
+                away[j] = np.sqrt(up + (np.float32(j) - own_x) ** 2)
+                row[j] = pixels[source, low + i, low + j]
+                weight_row[j] = weight[source, low + i, low + j]
+        model, number = psf[source], 0
         for k in range(n_pixels):
             good = inverse[k] > zero
             variance[k] = one / inverse[k] if good else zero
             seen[k] = model[k] if good else zero
+            number += good
+        n_good[source] = number
         for r in range(len(radii)):
             flux, squared, whole, there = zero, zero, zero, zero
             rim = radii[r] + half

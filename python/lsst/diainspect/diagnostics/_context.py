@@ -305,7 +305,9 @@ def _smooth_columns(padded: np.ndarray, width: int, kernel: np.ndarray, columns:
 
 
 @compiled
-def _smooth_row(columns: np.ndarray, y: int, kernel: np.ndarray, smooth: np.ndarray, done: np.ndarray) -> None:
+def _smooth_row(
+    columns: np.ndarray, y: int, kernel: np.ndarray, smooth: np.ndarray, done: np.ndarray
+) -> None:
     """Fill one row smoothed along it too, unless that was done."""
     if done[y]:
         return

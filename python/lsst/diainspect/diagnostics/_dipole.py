@@ -19,7 +19,7 @@ import numpy as np
 from ..linear_fit import fit_linear
 from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
-from ._disk import central_disk, disk_size
+from ._disk import central_disk, cut_disk, disk_size
 from ._point_source_fit import LOBES, POINT, PointSourceFit, fit_point_sources
 from ._sky_direction import sky_length_and_angle
 
@@ -147,8 +147,7 @@ class DipoleDiagnostic(Diagnostic):
         """Measure; see `Diagnostic.measure`."""
         n = len(stamps)
         core = stamps.cropped(disk_size(self.config.radius))
-        weight = core.weight("difference").reshape(n, -1) * central_disk(core, self.config.radius)
-        data = core.good_pixels("difference").reshape(n, -1)
+        data, weight = cut_disk(stamps, "difference", self.config.radius, core.size)
         values = {
             name: np.full(n, np.nan) if np.dtype(column.dtype).kind == "f" else np.zeros(n, column.dtype)
             for name, column in self.columns.items()

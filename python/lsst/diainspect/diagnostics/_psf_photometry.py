@@ -13,7 +13,7 @@ import numpy as np
 from ..linear_fit import LinearFit, fit_linear
 from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
-from ._disk import central_disk, disk_size
+from ._disk import cut_disk, disk_size
 
 
 class PsfPhotometryConfig(DiagnosticConfig):
@@ -106,13 +106,12 @@ class PsfPhotometryDiagnostic(Diagnostic):
         return values
 
     def _negative_fraction(self, stamps: StampSet) -> np.ndarray:
-        core = stamps.cropped(disk_size(self.config.coreRadius))
-        good = (core.weight("difference").reshape(len(core), -1) > 0) & (
-            central_disk(core, self.config.coreRadius) > 0
-        )
-        negative = good & (core.planes["difference"].reshape(len(core), -1) < 0)
+        size = min(disk_size(self.config.coreRadius), stamps.size)
+        pixels, weight = cut_disk(stamps, "difference", self.config.coreRadius, size)
+        good = weight > 0
         n_good = good.sum(axis=1)
-        return np.where(n_good > 0, negative.sum(axis=1) / np.maximum(n_good, 1), np.nan)
+        n_negative = (good & (pixels < 0)).sum(axis=1)
+        return np.where(n_good > 0, n_negative / np.maximum(n_good, 1), np.nan)
 
 
 def fit_plane_psf(stamps: StampSet, plane: str, radius: float, *, with_constant: bool = False) -> LinearFit:
@@ -136,11 +135,12 @@ def fit_plane_psf(stamps: StampSet, plane: str, radius: float, *, with_constant:
     """
     core = stamps.cropped(disk_size(radius))
     n = len(core)
-    design = np.ones((n, 2 if with_constant else 1, core.size**2), dtype=np.float32)
+    design = np.empty((n, 2 if with_constant else 1, core.size**2), dtype=np.float32)
     design[:, 0] = core.centred_model(f"{plane}Psf").reshape(n, -1)
-    weight = core.weight(plane).reshape(n, -1) * central_disk(core, radius)
-    fit = fit_linear(core.good_pixels(plane).reshape(n, -1), design, weight, dtype=np.float32)
-    return fit if f"{plane}Variance" in core.planes else fit.with_errors_from_residuals()
+    design[:, 1:] = 1.0
+    pixels, weight = cut_disk(stamps, plane, radius, core.size)
+    fit = fit_linear(pixels, design, weight, dtype=np.float32)
+    return fit if f"{plane}Variance" in stamps.planes else fit.with_errors_from_residuals()
 
 
 diagnostic_registry.register("psfPhotometry", PsfPhotometryDiagnostic)
