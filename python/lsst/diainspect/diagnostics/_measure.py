@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from logging import Logger
 
 import numpy as np
-from astropy.table import Column, Table
+from astropy.table import Table
 from lsst.utils.logging import LsstLogAdapter, getLogger
 
 from ..stamps import StampSet
@@ -59,7 +59,7 @@ def measure_diagnostics(
     """
     n = len(stamps)
     definitions = diagnostic_columns(plugins)
-    # Arrays first, and columns of them at the end: a table takes as long to take a column as a source to measure.
+    # Arrays first, and a table of them at the end: it takes as long to take a column as a source to measure.
     arrays = {}
     for name, column in definitions.items():
         start = np.nan if np.dtype(column.dtype).kind == "f" else 0
@@ -88,10 +88,11 @@ def measure_diagnostics(
                 n,
                 messages[0],
             )
-    columns = {name: stamps.sources[name] for name in _IDENTIFIERS if name in stamps.sources.colnames}
+    identifiers = {name: stamps.sources[name] for name in _IDENTIFIERS if name in stamps.sources.colnames}
+    table = Table({**identifiers, **arrays}, copy=False)
     for name, column in definitions.items():
-        columns[name] = Column(arrays[name], name=name, unit=column.unit, description=column.doc, copy=False)
-    return Table(list(columns.values()), names=list(columns), copy=False)
+        table[name].unit, table[name].description = column.unit, column.doc
+    return table
 
 
 def _measure_chunk(
