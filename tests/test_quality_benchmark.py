@@ -266,3 +266,18 @@ def test_page_is_written_between_its_markers(tmp_path):
     page.write_text("no markers")
     with pytest.raises(ValueError, match="has no lines"):
         write_tables(page, "new")
+
+
+def test_reason_of_a_failed_installation_names_no_folder_of_the_machine():
+    from benchmarks.quality._peers import _reason
+
+    stderr = (
+        "  Getting requirements did not run successfully.\n"
+        "  ╰─> CalledProcessError: Command '['curl', 'https://example.org/s/setuptools.zip', '--output', "
+        "'/tmp/pip-install-8u/tiny/setuptools.zip']' returned 6\n"
+        "note: this is no problem of pip\n"
+    )
+    assert _reason(stderr) == (
+        "CalledProcessError: Command '['curl', 'https://example.org/s/setuptools.zip', '--output', "
+        "'setuptools.zip']' returned 6"
+    )

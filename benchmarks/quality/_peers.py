@@ -6,6 +6,7 @@ __all__ = ["PEERS", "Peer", "PeerUnavailableError", "make_environment", "run_pee
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -116,9 +117,9 @@ def _install(peer: Peer, environment: Path, python: Path) -> str:
                 env=_variables(environment),
             )
         except subprocess.TimeoutExpired:
-            return f"{' '.join(command[1:])} took longer than {_SECONDS} s"
+            return _without_folders(f"{' '.join(command[1:])} took longer than {_SECONDS} s")
         if done.returncode:
-            return f"{' '.join(command[2:])}: {_reason(done.stderr)}"
+            return _without_folders(f"{' '.join(command[2:])}: {_reason(done.stderr)}")
     return ""
 
 
@@ -151,7 +152,12 @@ def _reason(stderr: str) -> str:
     """Return the line of an installation's complaints that says most."""
     lines = [line.strip(" │╰─>") for line in stderr.splitlines() if line.strip()]
     telling = [line for line in lines if "Error" in line and "subprocess-exited" not in line]
-    return (telling or lines or ["no message"])[-1][:200]
+    return _without_folders((telling or lines or ["no message"])[-1])[:200]
+
+
+def _without_folders(message: str) -> str:
+    """Return a message with files named without their folders, which are those of one machine; addresses stay."""
+    return re.sub(r"(?<![\w:/.<])/(?:[^\s'\",:/]+/)*([^\s'\",:/]*)", r"\1", message)
 
 
 def run_peer(

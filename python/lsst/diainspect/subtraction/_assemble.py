@@ -121,7 +121,7 @@ def finish_subtraction(
     sky_noise = _sky_noise(pair, difference, noise_of, bad) if whiten else None
     window = filter_window(pair, kernel.size if kernel is not None else 0)
     samples = _sample_filters(pair, filters_at, window)
-    residual, scatter = _residual_fluxes(pair, sources, difference, noise_of, samples.psf())
+    residual, scatter = _residual_fluxes(pair, sources, difference, flux_ratio, samples.psf())
     whitened_by = None if sky_noise is None or sky_noise.is_white else sky_noise
     scored = score_difference(
         grid,
@@ -233,16 +233,15 @@ def _residual_fluxes(
     pair: ImagePair,
     sources: KernelSources,
     difference: np.ndarray,
-    noise_of: Callable[[tuple[slice, slice]], np.ndarray],
+    flux_ratio: float,
     psf: PixelBasisPsf,
 ) -> tuple[PsfFit, float]:
     """Measure what is left of the matched stars: forced PSF fits, and their scatter relative to the stars' flux."""
     # A PSF that deconvolves can be a pixel wide; what is left of a star is as wide as the star.
     radius = 1.5 * float(max(fwhm(pair.science_psf.centre()), fwhm(pair.template_psf.centre())))
-    everywhere = (slice(None), slice(None))
     _, _, fit = fit_stars(
         difference,
-        noise_of(everywhere),
+        pair.science_variance,
         pair.bad,
         psf,
         sources.x,
@@ -251,6 +250,8 @@ def _residual_fluxes(
         bounds=pair.bounds,
         chosen=np.isfinite(sources.science.flux),
         iterations=1,
+        other_variance=pair.template_variance,
+        factor=flux_ratio**2,
     )
     stars = sources.used & sources.is_star & np.isfinite(fit.flux)
     if stars.sum() < _MIN_STARS:

@@ -90,15 +90,20 @@ def _count_outliers(
     """Count, in blocks of pixels, those that differ from the background by more than the clip."""
     height, width = image.shape
     clip2 = np.float32(_CLIP**2)
-    outlying = np.zeros(width, np.uint8)
-    for j in range(height):
-        pixels, level, own, other = image[j], background[j], variance[j], other_variance[j]
-        for i in range(width):
-            above = pixels[i] - level[i]
-            outlying[i] = above * above > clip2 * (own[i] + factor * other[i])
-        counts = outliers[j // _BLOCK]
-        for i in range(width):
-            counts[i // _BLOCK] += outlying[i]
+    outlying = np.zeros(-(-width // _BLOCK) * _BLOCK, np.uint8)
+    for block in range(len(outliers)):
+        outlying[:] = 0
+        for j in range(block * _BLOCK, min((block + 1) * _BLOCK, height)):
+            pixels, level, own, other = image[j], background[j], variance[j], other_variance[j]
+            for i in range(width):
+                above = pixels[i] - level[i]
+                outlying[i] += np.uint8(above * above > clip2 * (own[i] + factor * other[i]))
+        counts = outliers[block]
+        for i in range(len(counts)):
+            total = 0
+            for k in range(_BLOCK):
+                total += outlying[_BLOCK * i + k]
+            counts[i] = total
 
 
 @compiled
@@ -111,14 +116,23 @@ def _add_good(
     count: np.ndarray,
 ) -> None:
     """Add up the pixels of each cell that are neither bad nor in a block that is left out."""
+    width = image.shape[1]
+    wide = np.zeros(-(-width // _BLOCK) * _BLOCK, np.bool_)
     for j in range(image.shape[0]):
-        pixels, without, blocks = image[j], bad[j], left_out[j // _BLOCK]
+        if j % _BLOCK == 0:
+            blocks = left_out[j // _BLOCK]
+            for i in range(len(blocks)):
+                for k in range(_BLOCK):
+                    wide[_BLOCK * i + k] = blocks[i]
         for cell in range(len(edges) - 1):
+            # Without a branch, and in slices: loops that the compiler makes into vectors.
+            part = slice(edges[cell], edges[cell + 1])
+            pixels, without, outlying = image[j, part], bad[j, part], wide[part]
             value, n = 0.0, 0
-            for i in range(edges[cell], edges[cell + 1]):
-                if not (without[i] or blocks[i // _BLOCK]):
-                    value += pixels[i]
-                    n += 1
+            for i in range(len(pixels)):
+                left = without[i] | outlying[i]
+                value += np.float32(0.0) if left else pixels[i]
+                n += not left
             total[cell] += value
             count[cell] += n
 

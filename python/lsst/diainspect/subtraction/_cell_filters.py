@@ -21,6 +21,7 @@ from functools import lru_cache
 import numpy as np
 import scipy.fft
 
+from ._cell_products import add_products, slope_products
 from ._cell_sums import add_linear, add_scores, add_variance
 from ._cells import CellGrid
 from ._image_pair import ImagePair
@@ -82,7 +83,7 @@ def filter_in_cells(
     grid : `CellGrid`
         The cells.
     images : sequence [`numpy.ndarray`], (height, width), float32
-        Images.
+        One or two images.
     filters_at : callable
         Takes a position (x, y) in array coordinates [pixel]; returns a filter (size, size) for each image, centred
         on pixel size // 2.
@@ -100,27 +101,16 @@ def filter_in_cells(
     # A position is asked for by its own cell and by its four neighbours; between two of them others are asked for of
     # three rows of cells.
     @lru_cache(maxsize=3 * grid.n_columns + 2)
-    def embedded_at(x: float, y: float) -> list[np.ndarray]:
-        return [embed(kernel, window) for kernel in filters_at(x, y)]
+    def embedded_at(x: float, y: float) -> tuple[np.ndarray, ...]:
+        return tuple(embed(kernel, window) for kernel in filters_at(x, y))
 
     for cell in grid:
-        transforms = [scipy.fft.rfft2(cell.window_of(image)) for image in images]
-        centre = embedded_at(*cell.centre)
-        products = [[kernel * image for kernel, image in zip(centre, transforms, strict=True)]]
+        transforms = tuple(scipy.fft.rfft2(cell.window_of(image)) for image in images)
+        parts = [inverse_rows(add_products(embedded_at(*cell.centre), transforms), cell.inner[0])]
         if linear:
             for before, behind in (cell.along_x, cell.along_y):
-                slopes = [
-                    far - near for far, near in zip(embedded_at(*behind), embedded_at(*before), strict=True)
-                ]
-                products.append([])
-                for slope, image in zip(slopes, transforms, strict=True):
-                    slope *= image
-                    products[-1].append(slope)
-        parts = []
-        for first, *others in products:
-            for other in others:
-                first += other
-            parts.append(inverse_rows(first, cell.inner[0]))
+                slopes = slope_products(embedded_at(*before), embedded_at(*behind), transforms)
+                parts.append(inverse_rows(slopes, cell.inner[0]))
         add_linear(
             total,
             tuple(parts),
@@ -188,13 +178,9 @@ def score_difference(
         return embed(np.fft.fftshift(weights), window)
 
     def propagate(
-        filters: tuple[np.ndarray, np.ndarray], noise: list[np.ndarray], rows: slice
+        filters: tuple[np.ndarray, np.ndarray], noise: tuple[np.ndarray, np.ndarray], rows: slice
     ) -> tuple[np.ndarray, np.float32]:
-        total = squared(filters[0])
-        total *= noise[0]
-        part = squared(filters[1])
-        part *= noise[1]
-        total += part
+        total = add_products((squared(filters[0]), squared(filters[1])), noise)
         # Convolutions of a positive plane can only be negative by rounding.
         least = np.float32(_LEAST_VARIANCE * abs(total[0, 0]) / window**2)
         return inverse_rows(total, rows), least
@@ -208,10 +194,10 @@ def score_difference(
             whitening = spectrum.whitening(filter_window)
             variance_factor = np.float32(spectrum.variance_factor)
         matching = np.conj(local.psf if whitening is None else whitening * local.psf)
-        noise = [
-            scipy.fft.rfft2(cell.window_of(plane))
-            for plane in (pair.science_variance, pair.template_variance)
-        ]
+        noise = (
+            scipy.fft.rfft2(cell.window_of(pair.science_variance)),
+            scipy.fft.rfft2(cell.window_of(pair.template_variance)),
+        )
         own, least = propagate((local.science, local.template), noise, rows)
         add_variance(variance, own, *place, variance_factor, least)
         matched_template = matching * local.template

@@ -6,6 +6,7 @@ __all__ = ["ImagePair", "fill_bad_pixels"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import astropy.units as u
 import numpy as np
@@ -63,7 +64,7 @@ class ImagePair:
         """Height and width [pixel]."""
         return self.science.shape
 
-    @property
+    @cached_property
     def bad(self) -> np.ndarray:
         """Pixels that are bad in either image."""
         return self.science_bad | self.template_bad
@@ -192,8 +193,11 @@ def _fill_error(pixels: np.ndarray, filled: np.ndarray, bad: np.ndarray) -> np.n
     brighter than saturation.
     """
     level = _level(pixels, bad)
-    stored = np.where(np.isfinite(pixels[bad]), pixels[bad], level)
-    return 2.0 * np.maximum(np.abs(stored - level), np.abs(filled[bad] - level))
+    # Places in one dimension are several times as fast as a mask in two.
+    places = np.divmod(np.flatnonzero(bad), bad.shape[1])
+    stored = pixels[places]
+    stored = np.where(np.isfinite(stored), stored, level)
+    return 2.0 * np.maximum(np.abs(stored - level), np.abs(filled[places] - level))
 
 
 def _level(pixels: np.ndarray, bad: np.ndarray) -> float:

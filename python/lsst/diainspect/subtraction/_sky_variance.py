@@ -33,13 +33,15 @@ class SkyVariance:
         ]
         variance, good = variance[::_STRIDE, ::_STRIDE], good[::_STRIDE, ::_STRIDE]
         sampled = [edge // _STRIDE for edge in edges]
-        overall = float(np.median(variance[good]))
-        medians = np.full((len(edges[0]) - 1, len(edges[1]) - 1), overall)
+        medians = np.full((len(edges[0]) - 1, len(edges[1]) - 1), np.nan)
         for j, (bottom, top) in enumerate(zip(sampled[0][:-1], sampled[0][1:], strict=True)):
             for i, (left, right) in enumerate(zip(sampled[1][:-1], sampled[1][1:], strict=True)):
                 cell_good = good[bottom:top, left:right]
                 if cell_good.mean() > 0.05:
                     medians[j, i] = np.median(variance[bottom:top, left:right][cell_good])
+        unknown = np.isnan(medians)
+        if unknown.any():
+            medians[unknown] = np.median(variance[good])
         self._centres = [0.5 * (edge[:-1] + edge[1:]) - 0.5 for edge in edges]
         self._medians = medians
 

@@ -110,7 +110,7 @@ class ZogySubtractor(Subtractor):
                 beta,
                 science_sky.at(x, y),
                 template_sky.at(x, y),
-                phase_ramp(dx, dy, window, held).astype(np.complex64),
+                phase_ramp(dx, dy, window, held),
             )
 
         taper = edge_taper(window) if window < grid.window_size else np.float32(1.0)
@@ -188,9 +188,10 @@ def proper_filters(
     p_n, p_r = science_psf + filling, template_psf + filling
     power = science_variance * np.abs(p_r) ** 2 + flux_ratio**2 * template_variance * np.abs(p_n) ** 2
     scale = np.sqrt(power[..., :1, :1]) / np.abs(p_r[..., :1, :1])
-    root = np.sqrt(power)
-    science = scale * p_r / root
-    template = scale * flux_ratio * p_n / root * shift
+    # Complex numbers are slow to divide.
+    inverse_root = scale / np.sqrt(power)
+    science = inverse_root * p_r
+    template = (flux_ratio * inverse_root) * p_n * shift
     return LocalFilters(science=science, template=template, psf=science * science_psf)
 
 
