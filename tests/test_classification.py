@@ -208,14 +208,18 @@ def test_trees_split_at_the_threshold_and_send_nan_where_they_say():
 
 def test_model_is_what_was_written(tmp_path):
     model = CauseModel(
-        {"real": LabelModel(("givenSnr", "peakSnr"), one_split(0, 5.0, nan_left=True), 2.0, -1.0)},
+        {"real": LabelModel(("givenSnr", "peakSnr"), one_split(0, 5.0, nan_left=True), (2.0, -1.0), (1.0, 0.5))},
         {"seed": 7},
     )
     model.write(tmp_path / "model.npz")
     read = CauseModel.read(tmp_path / "model.npz")
     assert read.provenance == {"seed": 7}
-    scores, _ = read.scores(Evidence(evidence_of()))
+    told = evidence_of(residualModes_isApproximate=False, residualModes_priorsFromMaps=True)
+    scores, _ = read.scores(Evidence(told))
     assert scores["real"][0] == pytest.approx(1.0 / (1.0 + np.exp(-(2.0 * 2.5 - 1.0))))
+    bare = evidence_of(residualModes_isApproximate=True)
+    scores, _ = read.scores(Evidence(bare))
+    assert scores["real"][0] == pytest.approx(1.0 / (1.0 + np.exp(-(2.5 + 0.5))))
 
 
 def test_model_with_unknown_features_is_refused(tmp_path):

@@ -56,6 +56,28 @@ def test_moments_of_an_ellipse_are_recovered():
     assert (values["extendedness"] > 0.99).all()
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("snr", [6, 100])
+def test_weighted_shapes_of_point_sources_are_those_of_noise(snr, sign):
+    dx, dy = offsets(11)
+    values = measure_shape(stamps_of(sign * snr * flux_error() * gaussian(dx, dy), dx, dy, 12))
+    assert_unit_pulls(values["weightedSizeSnr"])
+    # Chi-square of 2 degrees of freedom: mean 2, variance 4.
+    assert np.mean(values["weightedShapeChi2"]) == pytest.approx(2.0, abs=3.0 * 2.0 / np.sqrt(N))
+    # A ratio of two numbers of which one is noisy.
+    assert np.median(values["weightedSizeRatio"]) == pytest.approx(1.0, abs=3.0 * 1.25 / snr / np.sqrt(N))
+
+
+def test_weighted_shapes_measure_small_changes_of_moments():
+    dx, dy = offsets(13)
+    wide = measure_shape(stamps_of(1e6 * elliptical(dx, dy, *(SIGMA**2 * 1.04,) * 2, 0.0), dx, dy, 14))
+    np.testing.assert_allclose(wide["weightedSizeRatio"], 1.02, atol=1e-3)
+    assert (wide["weightedSizeSnr"] > 10.0).all()
+    assert np.median(wide["weightedShapeChi2"]) < 5.0
+    long = measure_shape(stamps_of(1e6 * elliptical(dx, dy, 1.1 * SIGMA**2, 0.9 * SIGMA**2, 0.3), dx, dy, 15))
+    assert (long["weightedShapeChi2"] > 100.0).all()
+
+
 def test_moments_of_noise_are_not_made_up():
     dx, dy = offsets(5)
     values = measure_shape(stamps_of(np.zeros((N, 51, 51)), dx, dy, 6))

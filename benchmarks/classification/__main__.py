@@ -11,7 +11,8 @@ import numpy as np
 import lsst.diainspect
 
 from ._detector_files import detector_path, read_detectors, write_detector
-from ._surveys import TARGET_NUMBERS
+from ._psf_families import TRAINING_FAMILIES, VALIDATION_FAMILIES
+from ._surveys import SCENARIOS, TARGET_NUMBERS
 
 _FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 
@@ -19,8 +20,7 @@ _MODEL = Path(lsst.diainspect.__file__).parent / "classification" / "cause_model
 
 _PAGE = Path(__file__).parents[2] / "doc" / "classification.md"
 
-TRAINING_SEED, VALIDATION_SEED = 1, 2
-VALIDATION_FAMILIES = ("moffat", "optics")
+TRAINING_SEED, VALIDATION_SEED = 1, 4
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,9 +34,7 @@ def main() -> None:
 
 @main.command()
 @_FOLDER
-@click.option(
-    "--training", default=95, show_default=True, help="Detectors to train on, with Kolmogorov PSFs."
-)
+@click.option("--training", default=160, show_default=True, help="Detectors to train on.")
 @click.option(
     "--validation", default=32, show_default=True, help="Detectors to validate on, with other PSFs."
 )
@@ -49,7 +47,10 @@ def main() -> None:
 @click.option("-j", "--jobs", default=1, show_default=True, help="Processes.")
 def simulate(folder: Path, training: int, validation: int, targets: float, jobs: int) -> None:
     """Simulate, subtract, detect and measure detectors."""
-    plans = [(number, TRAINING_SEED, "kolmogorov") for number in range(training)]
+    # Each scenario with one family, then with the other.
+    plans = [
+        (number, TRAINING_SEED, TRAINING_FAMILIES[number // len(SCENARIOS) % 2]) for number in range(training)
+    ]
     numbers = list(range(validation))
     for first, planned in TARGET_NUMBERS:
         numbers += range(first, first + round(targets * planned))
@@ -77,7 +78,7 @@ def simulate(folder: Path, training: int, validation: int, targets: float, jobs:
     "--out", type=click.Path(path_type=Path), default=_MODEL, show_default=True, help="File to write."
 )
 def train(folder: Path, out: Path) -> None:
-    """Train the model on the Kolmogorov detectors in FOLDER."""
+    """Train the model on the detectors in FOLDER that are for it."""
     from ._train import train as train_model
 
     model = train_model(read_detectors(folder, TRAINING_SEED), TRAINING_SEED)
@@ -108,8 +109,8 @@ def validate(folder: Path, model: Path, page: Path) -> None:
     detectors = len({(str(row["family"]), int(row["detectorNumber"])) for row in table})
     sentence = (
         f"Trained on {trained.provenance['nSources'] // 2} sources of {trained.provenance['nDetectors']} detectors "
-        f"with Kolmogorov PSFs (seed {trained.provenance['seed']}), each measured twice; validated on "
-        f"{np.count_nonzero(~is_alert)} sources of {detectors} detectors with Moffat PSFs and optical ones (seed "
+        f"with Kolmogorov PSFs and two Gaussians (seed {trained.provenance['seed']}), each measured twice; validated "
+        f"on {np.count_nonzero(~is_alert)} sources of {detectors} detectors with Moffat PSFs and optical ones (seed "
         f"{VALIDATION_SEED}). Intervals are Wilson's, 95 %."
     )
     write_figures(page.parent / "classification", results)

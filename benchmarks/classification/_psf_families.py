@@ -1,8 +1,8 @@
-"""PSF families of the simulated detectors: Kolmogorov for training, others for validation only."""
+"""PSF families of the simulated detectors: two for training, two others for validation."""
 
 from __future__ import annotations
 
-__all__ = ["FAMILIES", "psf_family"]
+__all__ = ["FAMILIES", "TRAINING_FAMILIES", "VALIDATION_FAMILIES", "psf_family"]
 
 import abc
 from collections.abc import Iterator
@@ -24,6 +24,11 @@ _AIRY_WIDTH = 1.0 / 0.95
 """lambda / D of an Airy disk with an obscuration of 0.6 in units of its full width at half maximum."""
 
 
+_WING_FLUX = 0.12
+_WING_WIDTH = 2.2
+"""Flux of the wider of two Gaussians, and its width in units of the other's."""
+
+
 class _OtherField(PsfField, abc.ABC):
     """Widths and shears vary as those of `PsfField`; the profile is another and has no coma."""
 
@@ -39,6 +44,16 @@ class _OtherField(PsfField, abc.ABC):
         g1, g2 = self.shear[0] + terms @ self.g1_terms, self.shear[1] + terms @ self.g2_terms
         fwhm = self.fwhm * (1.0 + terms @ self.fwhm_terms)
         return self.round_profile(float(fwhm)).shear(g1=float(g1), g2=float(g2))
+
+
+class TwoGaussiansField(_OtherField):
+    """Two Gaussians: wings that end, and a core rounder than Kolmogorov's."""
+
+    def round_profile(self, fwhm: float) -> galsim.GSObject:
+        """Return the sum of the two."""
+        core = galsim.Gaussian(sigma=1.0, flux=1.0 - _WING_FLUX)
+        both = core + galsim.Gaussian(sigma=_WING_WIDTH, flux=_WING_FLUX)
+        return both.dilate(fwhm / both.calculateFWHM())
 
 
 class MoffatField(_OtherField):
@@ -59,7 +74,14 @@ class OpticsField(_OtherField):
         return galsim.Convolve(atmosphere, airy)
 
 
-FAMILIES: dict[str, type[PsfField]] = {"kolmogorov": PsfField, "moffat": MoffatField, "optics": OpticsField}
+FAMILIES: dict[str, type[PsfField]] = {
+    "kolmogorov": PsfField,
+    "gaussians": TwoGaussiansField,
+    "moffat": MoffatField,
+    "optics": OpticsField,
+}
+
+TRAINING_FAMILIES, VALIDATION_FAMILIES = ("kolmogorov", "gaussians"), ("moffat", "optics")
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from lsst.diainspect.simulation import (
 
 SCENARIOS = (
     "quiet",
+    "faint_changes",
     "registration",
     "registration",
     "refraction",
@@ -167,6 +168,8 @@ def plan_detector(number: int, rng: np.random.Generator) -> DetectorPlan:
     }
     plan: dict[str, Any] = {"subtractor": {}}
     match scenario:
+        case "faint_changes":
+            scene |= {"n_transients": 30, "transient_snr": (5.0, 12.0), "host_fraction": 0.8}
         case "registration":
             conditions["position_jitter"] = rng.uniform(0.04, 0.12)
             conditions["astrometric_jitter"] = AstrometricJitter(

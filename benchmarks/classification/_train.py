@@ -21,6 +21,7 @@ from lsst.diainspect.classification import (
     Evidence,
     LabelModel,
     evaluate_features,
+    is_approximate,
 )
 
 from ._labels import LABELS, label_truth
@@ -43,13 +44,20 @@ def train(table: Table, seed: int) -> CauseModel:
     values = evaluate_features(Evidence(table))
     told = {name for name, column in zip(FEATURES, values.T, strict=True) if np.isfinite(column).any()}
     group = np.asarray(table["detectorNumber"])
+    approximate = is_approximate(Evidence(table))
     labels = {}
     for label, (truth, known) in label_truth(table).items():
         # A feature that is never known in the training set cannot be learned from.
         names = tuple(name for name in (REAL_FEATURES if label == "real" else FEATURES) if name in told)
         own = values[:, [list(FEATURES).index(name) for name in names]]
         labels[label] = _train_label(
-            own[known], truth[known], group[known], names, _MONOTONIC.get(label, {}), seed
+            own[known],
+            truth[known],
+            group[known],
+            approximate[known],
+            names,
+            _MONOTONIC.get(label, {}),
+            seed,
         )
     provenance = {
         "seed": seed,
@@ -66,6 +74,7 @@ def _train_label(
     values: np.ndarray,
     truth: np.ndarray,
     group: np.ndarray,
+    approximate: np.ndarray,
     names: tuple[str, ...],
     monotonic: Mapping[str, int],
     seed: int,
@@ -74,7 +83,7 @@ def _train_label(
 
     def fitted(rows: np.ndarray) -> HistGradientBoostingClassifier:
         trees = HistGradientBoostingClassifier(
-            max_iter=60,
+            max_iter=150,
             learning_rate=0.1,
             max_leaf_nodes=8,
             min_samples_leaf=15,
@@ -89,12 +98,16 @@ def _train_label(
     held_out = np.zeros(len(truth))
     for rows, others in GroupKFold(_N_FOLDS).split(values, truth, group):
         held_out[others] = fitted(rows).decision_function(values[others])
-    platt = LogisticRegression(C=1e4).fit(held_out[:, None], truth)
+
+    def calibration(rows: np.ndarray) -> tuple[float, float]:
+        platt = LogisticRegression(C=1e4).fit(held_out[rows, None], truth[rows])
+        return float(platt.coef_[0, 0]), float(platt.intercept_[0])
+
     return LabelModel(
         names,
         _as_arrays(fitted(np.arange(len(truth)))),
-        slope=float(platt.coef_[0, 0]),
-        offset=float(platt.intercept_[0]),
+        calibration(~approximate),
+        calibration(approximate),
     )
 
 

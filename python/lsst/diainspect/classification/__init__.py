@@ -3,7 +3,7 @@
 from ._cause_model import CauseModel, LabelModel, stored_model
 from ._classify import classification_columns, classify_sources
 from ._evidence import Evidence
-from ._features import FEATURES, REAL_FEATURES, Feature, evaluate_features
+from ._features import FEATURES, REAL_FEATURES, Feature, evaluate_features, is_approximate
 from ._looks import LOOKS
 from ._places import PLACES
 from ._reliability import expected_calibration_error, reliability
@@ -29,6 +29,7 @@ __all__ = [
     "evaluate_features",
     "expected_calibration_error",
     "falling",
+    "is_approximate",
     "reliability",
     "rising",
     "stored_model",

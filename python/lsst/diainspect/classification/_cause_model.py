@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import expit
 
 from ._evidence import Evidence
-from ._features import FEATURES, evaluate_features
+from ._features import FEATURES, evaluate_features, is_approximate
 from ._trees import BoostedTrees
 
 _STORED = "cause_model.npz"
@@ -29,20 +29,22 @@ _CHUNK = 4096
 class LabelModel:
     """The model of one label: probability = logistic(slope * trees + offset), after Platt (1999).
 
+    Sources judged approximately, without filters or maps, have a calibration of their own.
+
     Parameters
     ----------
     features : `tuple` [`str`]
         Features, of `FEATURES`.
     trees : `BoostedTrees`
         Trees whose sum is a log odds.
-    slope, offset : `float`
-        Calibration, fitted on detectors that the trees have not seen.
+    calibration, approximate_calibration : `tuple` [`float`, `float`]
+        Slope and offset, fitted on detectors that the trees have not seen.
     """
 
     features: tuple[str, ...]
     trees: BoostedTrees
-    slope: float = 1.0
-    offset: float = 0.0
+    calibration: tuple[float, float] = (1.0, 0.0)
+    approximate_calibration: tuple[float, float] = (1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class CauseModel:
             Contributions (N, n_features) of the label's features to its log odds.
         """
         values = evaluate_features(evidence)
+        approximate = is_approximate(evidence)
         index = {name: j for j, name in enumerate(FEATURES)}
         scores: dict[str, np.ndarray] = {}
         contributions: dict[str, np.ndarray] = {}
@@ -85,7 +88,8 @@ class CauseModel:
                 model.trees.evaluate(own[start : start + _CHUNK]) for start in range(0, len(own), _CHUNK)
             ]
             total = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0)
-            scores[name] = expit(model.slope * total + model.offset)
+            slope, offset = np.where(approximate[:, None], model.approximate_calibration, model.calibration).T
+            scores[name] = expit(slope * total + offset)
             contributions[name] = (
                 np.concatenate([part[1] for part in parts]) if parts else np.zeros((0, own.shape[1]))
             )
@@ -98,8 +102,8 @@ class CauseModel:
         for name, model in self.labels.items():
             head["labels"][name] = {
                 "features": list(model.features),
-                "slope": model.slope,
-                "offset": model.offset,
+                "calibration": model.calibration,
+                "approximateCalibration": model.approximate_calibration,
             }
             arrays |= model.trees.to_arrays(name)
         np.savez_compressed(path, allow_pickle=False, head=np.array(json.dumps(head)), **arrays)
@@ -111,25 +115,27 @@ class CauseModel:
         Raises
         ------
         ValueError
-            If it asks for features that there are not.
+            If it was trained with another version of the package, on features that there are not.
         """
         with np.load(path, allow_pickle=False) as arrays:
             head = json.loads(str(arrays["head"]))
+            asked = {feature for entry in head["labels"].values() for feature in entry["features"]}
+            unknown = sorted(asked - FEATURES.keys())
+            if unknown or not all("approximateCalibration" in entry for entry in head["labels"].values()):
+                raise ValueError(
+                    f"The cause model {getattr(path, 'name', path)} was trained with another version of the package"
+                    + (f" (it asks for the features {unknown}, which there are not)" if unknown else "")
+                    + ": train it again."
+                )
             labels = {
                 name: LabelModel(
                     tuple(entry["features"]),
                     BoostedTrees.from_arrays(arrays, name),
-                    entry["slope"],
-                    entry["offset"],
+                    tuple(entry["calibration"]),
+                    tuple(entry["approximateCalibration"]),
                 )
                 for name, entry in head["labels"].items()
             }
-        unknown = {feature for model in labels.values() for feature in model.features} - FEATURES.keys()
-        if unknown:
-            raise ValueError(
-                f"The cause model asks for the features {sorted(unknown)}, which there are not: it was trained with "
-                f"another version of the package; train it again."
-            )
         return cls(labels, head["provenance"])
 
 

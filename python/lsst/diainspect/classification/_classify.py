@@ -12,6 +12,7 @@ from astropy.table import Column, Table
 from ..maps import DetectorMaps
 from ._cause_model import CauseModel, stored_model
 from ._evidence import Evidence
+from ._features import is_approximate
 from ._looks import LOOKS
 from ._places import PLACES
 from ._rule import Rule
@@ -179,9 +180,7 @@ def _causes(evidence: Evidence, maps: DetectorMaps | None, model: CauseModel) ->
         "causeCandidates": candidates,
         "causeEvidence": evidence_names,
         "psfErrorIn": _psf_error_in(evidence),
-        "approximate": (evidence.column("residualModes_isApproximate") != 0.0)
-        | (np.nan_to_num(evidence.column("residualModes_priorsFromMaps")) == 0.0)
-        & np.isfinite(evidence.column("residualModes_staticFlux")),
+        "approximate": is_approximate(evidence),
         "flag": ~evidence.any_known([_MAIN_EVIDENCE, "psfPhotometry_psfFlux"]),
     }
     return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FEATURES", "REAL_FEATURES", "Feature", "evaluate_features"]
+__all__ = ["FEATURES", "REAL_FEATURES", "Feature", "evaluate_features", "is_approximate"]
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -60,13 +60,30 @@ _PSF = "psfPhotometry_"
 _MOMENTS = ("shape_ixxPSF", "shape_iyyPSF")
 
 
+_FAINT = 10.0
+"""S/N of the PSF flux up to which adaptive moments scatter by more than themselves, or do not converge: that a faint
+source has none, or large ones, tells nothing about it."""
+
+
+def _bright_only(value: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Leave out faint sources, by PSF flux and error that come last."""
+
+    def guarded(*columns: np.ndarray) -> np.ndarray:
+        *own, flux, error = columns
+        return np.where(np.abs(flux) > _FAINT * error, value(*own), np.nan)
+
+    return guarded
+
+
 def _with_error(name: str) -> tuple[str, str]:
     return name, f"{name}Err"
 
 
+_PSF_FLUX = _with_error(f"{_PSF}psfFlux")
+
 _FLUXES: dict[str, Feature] = {
     "peakSnr": Feature(("snr",), "S/N of the detection.", np.abs),
-    "psfSnr": Feature(_with_error(f"{_PSF}psfFlux"), "S/N of the PSF flux.", _significance),
+    "psfSnr": Feature(_PSF_FLUX, "S/N of the PSF flux.", _significance),
     "givenSnr": Feature(
         _with_error(f"{_MODES}fluxGivenArtefacts"), "S/N of fluxGivenArtefacts.", _significance
     ),
@@ -113,13 +130,22 @@ _FLUXES: dict[str, Feature] = {
 }
 
 _SHAPES: dict[str, Feature] = {
-    "sizeRatio": Feature(("shape_sizeRatio",), "Size over that of the PSF.", _same),
+    "sizeRatio": Feature(("shape_sizeRatio", *_PSF_FLUX), "Size over that of the PSF.", _bright_only(_same)),
     "sizeExcess": Feature(
-        ("shape_sizeRatio", "shape_sizeRatioErr"),
+        ("shape_sizeRatio", "shape_sizeRatioErr", *_PSF_FLUX),
         "Excess of the size in its errors.",
-        lambda ratio, error: (ratio - 1.0) / error,
+        _bright_only(lambda ratio, error: (ratio - 1.0) / error),
     ),
-    "ellipticity": Feature(("shape_ellipticity",), "Ellipticity of the difference.", _same),
+    "ellipticity": Feature(
+        ("shape_ellipticity", *_PSF_FLUX), "Ellipticity of the difference.", _bright_only(_same)
+    ),
+    "weightedSize": Feature(
+        ("shape_weightedSizeRatio",), "Size to first order, over that of the PSF.", _same
+    ),
+    "weightedSizeSnr": Feature(("shape_weightedSizeSnr",), "Its excess in its errors.", _same),
+    "weightedShape": Feature(
+        ("shape_weightedShapeChi2",), "Significance of an elongation under the PSF's weight.", _root
+    ),
     "growth": Feature(("aperturePhotometry_growth",), "Growth of the aperture flux.", _same),
     "elongation": Feature(("trail_elongationChi2",), "Significance of an elongation.", _root),
     "trail": Feature(("trail_trailDeltaChi2",), "By how much a trail is better than a point.", _root),
@@ -230,3 +256,10 @@ def evaluate_features(evidence: Evidence, names: Iterable[str] = tuple(FEATURES)
             value = feature.value(*(evidence.column(column) for column in feature.columns))
             columns.append(np.where(np.isfinite(value), value, np.nan).astype(np.float32))
     return np.stack(columns, axis=1) if columns else np.zeros((len(evidence), 0), dtype=np.float32)
+
+
+def is_approximate(evidence: Evidence) -> np.ndarray:
+    """Return which sources are judged without the filters or the maps of the detector, as alerts are, (N,) bool."""
+    unfiltered = evidence.column(f"{_MODES}isApproximate") != 0.0
+    unmapped = np.nan_to_num(evidence.column(f"{_MODES}priorsFromMaps")) == 0.0
+    return unfiltered | unmapped & np.isfinite(evidence.column(f"{_MODES}staticFlux"))

@@ -45,6 +45,9 @@ class AdaptiveMoments:
     ixy: np.ndarray
     flux: np.ndarray
     effective_area: np.ndarray
+    weighted: np.ndarray
+    """Sums of the pixels times the first weight and 1, u^2, v^2, u v (4, N), with (u, v) the distance from the given
+    position: linear in the pixels, they exist whether the iteration converges or not."""
 
 
 def adaptive_moments(
@@ -62,13 +65,13 @@ def adaptive_moments(
         Images of positive sources, finite.
     dx, dy : `numpy.ndarray`, (N,)
         Positions with respect to the pixel size // 2 [pixel].
-    start : `numpy.ndarray`, (N,)
-        Variance of the first, round weight [pixel^2].
+    start : `numpy.ndarray`, (3, N)
+        Moments xx, yy, xy of the first weight [pixel^2].
     fixed_centre : `bool`, optional
         Keep the positions, for images whose centre is known.
     """
     n, size = len(images), images.shape[-1]
-    moments = np.full((6, n), np.nan)
+    moments, weighted = np.full((6, n), np.nan), np.full((4, n), np.nan)
     _iterate_all(
         np.ascontiguousarray(images, dtype=np.float32),
         np.ascontiguousarray(dx, dtype=float),
@@ -77,11 +80,12 @@ def adaptive_moments(
         fixed_centre,
         (_LARGEST_FRACTION * size) ** 2,
         moments,
+        weighted,
     )
     x, y, ixx, iyy, ixy, flux = moments
     with np.errstate(invalid="ignore"):
         area = 4.0 * np.pi * np.sqrt(ixx * iyy - ixy**2)
-    return AdaptiveMoments(x, y, ixx, iyy, ixy, flux, area)
+    return AdaptiveMoments(x, y, ixx, iyy, ixy, flux, area, weighted)
 
 
 @compiled
@@ -93,24 +97,28 @@ def _iterate_all(
     fixed_centre: bool,
     largest: float,
     moments: np.ndarray,
+    weighted: np.ndarray,
 ) -> None:
-    """Fill x, y, the moments xx, yy, xy, and the flux, (6, N), of the sources that converge."""
+    """Fill x, y, the moments xx, yy, xy, and the flux, (6, N), of the sources that converge; and the first sums."""
     size = images.shape[1]
     n_blocks = (size + _BLOCK - 1) // _BLOCK
     pixels = np.zeros((size, n_blocks, _BLOCK))
     scratch = np.empty((7, n_blocks, _BLOCK))
     sums = np.empty(6)
     for n in range(len(images)):
-        x, y, xx, yy, xy = dx[n], dy[n], start[n], start[n], 0.0
-        if not (np.isfinite(x) and np.isfinite(y) and xx > 0.0):
+        x, y, xx, yy, xy = dx[n], dy[n], start[0, n], start[1, n], start[2, n]
+        if not (np.isfinite(x) and np.isfinite(y) and xx > 0.0 and xx * yy - xy * xy > 0.0):
             continue
         for i in range(size):
             for j in range(size):
                 pixels[i, j // _BLOCK, j % _BLOCK] = images[n, i, j]
-        for _ in range(_MAX_ITERATIONS):
+        for iteration in range(_MAX_ITERATIONS):
             determinant = xx * yy - xy * xy
             a, b, c = yy / determinant, -xy / determinant, xx / determinant
             _add_up_weighted(pixels, x + size // 2, y + size // 2, a, b, c, scratch, sums)
+            if iteration == 0:
+                weighted[0, n], weighted[1, n] = sums[0], sums[3]
+                weighted[2, n], weighted[3, n] = sums[5], sums[4]
             offset_x, offset_y = sums[1] / sums[0], sums[2] / sums[0]
             own_xx, own_xy, own_yy = sums[3] / sums[0], sums[4] / sums[0], sums[5] / sums[0]
             if not fixed_centre:

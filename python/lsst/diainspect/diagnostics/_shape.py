@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["ShapeConfig", "ShapeDiagnostic", "source_moments"]
+__all__ = ["ShapeConfig", "ShapeDiagnostic", "SourceMoments", "source_moments"]
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import astropy.units as u
@@ -42,6 +43,9 @@ class ShapeDiagnostic(Diagnostic):
     2 sqrt(ixx iyy + ixy^2) / nu. extendedness is the probability that the trace exceeds the PSF's by more than
     extendedTolerance, for Gaussian errors.
 
+    weighted* take the PSF's Gaussian as weight instead, at the position of the source: linear in the pixels, they
+    exist and have Gaussian errors at any S/N (score tests of a width and of an elongation).
+
     Limits: the moments of two lobes of either sign mean nothing (NaN in most cases); bad pixels are replaced by the
     PSF with the flux of the peak; below S/N 8 or so the moments scatter by more than themselves and
     many do not converge; the Gaussian's moments are smaller than unweighted ones.
@@ -75,12 +79,26 @@ class ShapeDiagnostic(Diagnostic):
                 "float32", None, "(a^2 - b^2) / (a^2 + b^2) of the moments' axes a, b."
             ),
             "extendedness": DiagnosticColumn("float32", None, "Probability that it is wider than the PSF."),
+            "weightedSizeRatio": DiagnosticColumn(
+                "float32",
+                None,
+                "First-order sizeRatio, from second moments under the PSF's Gaussian; exists at any S/N.",
+            ),
+            "weightedSizeSnr": DiagnosticColumn(
+                "float32", None, "Significance of weightedSizeRatio - 1, of either sign."
+            ),
+            "weightedShapeChi2": DiagnosticColumn(
+                "float32",
+                None,
+                "Chi-square (2 degrees of freedom) of an elongation beyond the PSF's, under its Gaussian.",
+            ),
         }
 
     def measure(self, stamps: StampSet) -> dict[str, np.ndarray]:
         """Measure; see `Diagnostic.measure`."""
         core = stamps.cropped(disk_size(self.config.radius))
-        source, psf, snr = source_moments(core)
+        moments = source_moments(core)
+        source, psf, snr = moments.source, moments.psf, moments.snr
         trace, psf_trace = source.ixx + source.iyy, psf.ixx + psf.iyy
         with np.errstate(invalid="ignore", divide="ignore"):
             ixx_error, iyy_error = (2.0 * np.sqrt(2.0) * moment / snr for moment in (source.ixx, source.iyy))
@@ -94,6 +112,7 @@ class ShapeDiagnostic(Diagnostic):
             ratio_error = 0.5 * ratio * trace_error / trace
         x_centre = np.asarray(core.sources["x0"], dtype=float) + core.size // 2
         y_centre = np.asarray(core.sources["y0"], dtype=float) + core.size // 2
+        weighted_ratio, size_snr, shape_chi2 = _weighted_shape(moments)
         return {
             "ixx": source.ixx,
             "iyy": source.iyy,
@@ -110,22 +129,72 @@ class ShapeDiagnostic(Diagnostic):
             "sizeRatioErr": ratio_error,
             "ellipticity": ellipticity,
             "extendedness": extendedness,
+            "weightedSizeRatio": weighted_ratio,
+            "weightedSizeSnr": size_snr,
+            "weightedShapeChi2": shape_chi2,
         }
 
 
-def source_moments(core: StampSet) -> tuple[AdaptiveMoments, AdaptiveMoments, np.ndarray]:
-    """Return the moments of the sources on the difference, of its PSF, and the S/N of the sources' Gaussians.
+@dataclass(frozen=True)
+class SourceMoments:
+    """Moments of N sources on the difference.
 
-    What they are of a set of stamps is kept with it.
+    Parameters
+    ----------
+    source : `AdaptiveMoments`
+        Those of the sources, first weighted by the PSF's Gaussian.
+    psf : `AdaptiveMoments`
+        Those of the PSF.
+    snr : `numpy.ndarray`, (N,)
+        S/N of the sources' Gaussians.
+    noise : `numpy.ndarray`, (N,)
+        Noise of a pixel [unit of the pixels].
     """
+
+    source: AdaptiveMoments
+    psf: AdaptiveMoments
+    snr: np.ndarray
+    noise: np.ndarray
+
+
+def source_moments(core: StampSet) -> SourceMoments:
+    """Return the moments of the sources; those of a set of stamps are kept with it."""
     return core.keep("sourceMoments", lambda: _source_moments(core))
 
 
-def _source_moments(core: StampSet) -> tuple[AdaptiveMoments, AdaptiveMoments, np.ndarray]:
+def _weighted_shape(moments: SourceMoments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return first-order size ratio, its significance, and the chi-square of an elongation.
+
+    Under a Gaussian weight w of the PSF's own adaptive moments M the PSF has the second moments M / 2. The sums of
+    w (u^2 + v^2 - tr M / 2), of w (u^2 - v^2 - (Mxx - Myy) / 2) and of w (2 u v - Mxy) times the pixels vanish for a
+    point source of any flux; in white noise their variances are pi sqrt(det M) noise^2 times the fourth moments of a
+    Gaussian of moments M / 2.
+    """
+    psf, noise = moments.psf, moments.noise
+    flux, uu, vv, uv = moments.source.weighted
+    half_xx, half_yy, half_xy = 0.5 * psf.ixx, 0.5 * psf.iyy, 0.5 * psf.ixy
+    size = uu + vv - flux * (half_xx + half_yy)
+    plus = uu - vv - flux * (half_xx - half_yy)
+    cross = 2.0 * (uv - flux * half_xy)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        unit = noise**2 * psf.effective_area / 4.0
+        squares = 2.0 * (half_xx**2 + half_yy**2)
+        size_variance = unit * (squares + 4.0 * half_xy**2)
+        plus_variance = unit * (squares - 4.0 * half_xy**2)
+        cross_variance = unit * 4.0 * (half_xx * half_yy + half_xy**2)
+        return (
+            (uu + vv) / (flux * (half_xx + half_yy)),
+            size / np.sqrt(size_variance),
+            plus**2 / plus_variance + cross**2 / cross_variance,
+        )
+
+
+def _source_moments(core: StampSet) -> SourceMoments:
     n, size = len(core), core.size
     psf = core.models["differencePsf"].shifted(np.zeros(n), np.zeros(n), size)
     with np.errstate(invalid="ignore", divide="ignore"):
-        start = np.nan_to_num(noise_equivalent_area(psf) / (4.0 * np.pi))
+        round_size = np.nan_to_num(noise_equivalent_area(psf) / (4.0 * np.pi))
+    start = np.stack([round_size, round_size, np.zeros(n)])
     psf_moments = adaptive_moments(psf, np.zeros(n), np.zeros(n), start, fixed_centre=True)
     weight = core.weight("difference").reshape(n, -1)
     good = (weight > 0).astype(np.float32)
@@ -138,7 +207,8 @@ def _source_moments(core: StampSet) -> tuple[AdaptiveMoments, AdaptiveMoments, n
     # Bad pixels take what the PSF would have there.
     pixels = pixels + (flux[:, None] * model) * (1.0 - good)
     pixels *= np.where(flux < 0, -1.0, 1.0).astype(np.float32)[:, None]
-    first = np.where(np.isfinite(psf_moments.ixx), 0.5 * (psf_moments.ixx + psf_moments.iyy), start)
+    own = np.stack([psf_moments.ixx, psf_moments.iyy, psf_moments.ixy])
+    first = np.where(np.isfinite(own), own, start)
     moments = adaptive_moments(pixels.reshape(n, size, size), core.dx, core.dy, first)
     n_good = np.maximum(good.sum(axis=1), 1.0)
     if "differenceVariance" in core.planes:
@@ -151,7 +221,7 @@ def _source_moments(core: StampSet) -> tuple[AdaptiveMoments, AdaptiveMoments, n
         noise = np.sqrt(np.einsum("ni,ni->n", residual * good, residual) / n_good)
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = moments.flux / (noise * np.sqrt(moments.effective_area))
-    return moments, psf_moments, snr
+    return SourceMoments(moments, psf_moments, snr, noise)
 
 
 diagnostic_registry.register("shape", ShapeDiagnostic)
