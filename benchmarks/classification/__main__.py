@@ -34,7 +34,7 @@ def main() -> None:
 
 @main.command()
 @_FOLDER
-@click.option("--training", default=160, show_default=True, help="Detectors to train on.")
+@click.option("--training", default=320, show_default=True, help="Detectors to train on.")
 @click.option(
     "--validation", default=32, show_default=True, help="Detectors to validate on, with other PSFs."
 )
