@@ -128,10 +128,9 @@ class TrailDiagnostic(Diagnostic):
         n = len(core)
         design = np.zeros((n, 6, core.size, core.size), dtype=np.float32)
         _fill_design(stamps.centred_gradient("differencePsf", core.size), design)
-        design = design.reshape(n, 6, -1)
         weight = core.weight("difference").reshape(n, -1)
         data = core.good_pixels("difference").reshape(n, -1)
-        fit = fit_linear(data, design, weight, dtype=np.float32)
+        fit = fit_linear(data, design.reshape(n, 6, -1), weight, dtype=np.float32)
         quadrupole, block = fit.amplitude[:, 3:5], fit.covariance[:, 3:5, 3:5]
         chi2 = np.full(n, np.nan)
         good = np.isfinite(quadrupole).all(axis=1)
