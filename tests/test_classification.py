@@ -208,7 +208,11 @@ def test_trees_split_at_the_threshold_and_send_nan_where_they_say():
 
 def test_model_is_what_was_written(tmp_path):
     model = CauseModel(
-        {"real": LabelModel(("givenSnr", "peakSnr"), one_split(0, 5.0, nan_left=True), (2.0, -1.0), (1.0, 0.5))},
+        {
+            "real": LabelModel(
+                ("givenSnr", "peakSnr"), one_split(0, 5.0, nan_left=True), (2.0, -1.0), (1.0, 0.5)
+            )
+        },
         {"seed": 7},
     )
     model.write(tmp_path / "model.npz")

@@ -48,7 +48,7 @@ def test_shifts_of_many_pixels_put_the_centre_where_it_was_asked(way, size):
     )
     expected = gaussian(dx, dy, 1.5, size)
     np.testing.assert_allclose(model.shifted(dx, dy, size), expected, atol=1e-4 * psf.max())
-    image, by_dx, by_dy = model.shifted_with_gradient(dx, dy, size)
+    image, by_dx, by_dy = np.moveaxis(model.shifted_with_gradient(dx, dy, size), 1, 0)
     np.testing.assert_allclose(image, expected, atol=1e-4 * psf.max())
     grid = np.arange(size) - size // 2
     slope_x = (grid - dx[:, None, None]) / 1.5**2 * expected

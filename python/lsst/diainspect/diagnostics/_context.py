@@ -212,10 +212,14 @@ def _estimate_noise(weight: np.ndarray, size: int, step: int, noise: np.ndarray)
     low = weight.shape[1] // 2 - size // 2
     for n in range(len(weight)):
         total, used = 0.0, 0
-        for k in range(0, size * size, step):
-            inverse = weight[n, low + k // size, low + k % size]
-            total += inverse
-            used += inverse > np.float32(0.0)
+        first = 0
+        for i in range(size):
+            row = weight[n, low + i, low : low + size]
+            for j in range(first, size, step):
+                total += row[j]
+                used += row[j] > np.float32(0.0)
+            # The rows count as one long one.
+            first = (first - size) % step
         noise[n] = np.sqrt(used / total)
 
 
@@ -249,6 +253,7 @@ def _find_nearest_peaks(
         kernel_sum += np.float32(2.0) * kernel[k]
     for n in range(len(pixels)):
         limit = threshold[n]
+        least = np.float32(0.9999) * limit / kernel_sum
         for i in range(size):
             start = (i + reach) * width + reach
             source, target = pixels[n, low + i, low : low + size], padded[start : start + size]
@@ -259,15 +264,16 @@ def _find_nearest_peaks(
         nearest = np.inf
         for y in range(1, size - 1):
             # Most rows have nothing, and most of those cannot: the largest pixel all over the kernel is not enough.
-            largest = np.float32(0.0)
+            # Not the largest is looked for, but any: the compiler makes vectors of that loop and not of the other.
+            possible, row = False, columns[y]
             for x in range(width):
-                largest = max(largest, columns[y, x])
-            if not largest * kernel_sum > np.float32(0.9999) * limit:
+                possible |= row[x] > least
+            if not possible:
                 continue
             _smooth_row(columns, y, kernel, smooth, done)
-            above = False
+            above, row = False, smooth[y]
             for x in range(1, size - 1):
-                above |= smooth[y, x] > limit
+                above |= row[x] > limit
             if not above:
                 continue
             _smooth_row(columns, y - 1, kernel, smooth, done)

@@ -152,7 +152,8 @@ class DipoleDiagnostic(Diagnostic):
             name: np.full(n, np.nan) if np.dtype(column.dtype).kind == "f" else np.zeros(n, column.dtype)
             for name, column in self.columns.items()
         }
-        self._measure_moment(core, data, weight, values)
+        gradient = stamps.centred_gradient("differencePsf", core.size)
+        self._measure_moment(core, gradient, data, weight, values)
         if "differenceVariance" not in core.planes:
             # Without a variance nothing is significant; the residuals of the moment's fit set the scale.
             degrees = np.maximum((weight > 0).sum(axis=1) - 3, 1)
@@ -166,13 +167,16 @@ class DipoleDiagnostic(Diagnostic):
         return values
 
     def _measure_moment(
-        self, core: StampSet, data: np.ndarray, weight: np.ndarray, values: dict[str, np.ndarray]
+        self,
+        core: StampSet,
+        gradient: np.ndarray,
+        data: np.ndarray,
+        weight: np.ndarray,
+        values: dict[str, np.ndarray],
     ) -> None:
         """Fit flux and moment linearly."""
         n = len(core)
-        model = core.models["differencePsf"].shifted_with_gradient(core.dx, core.dy, core.size)
-        design = np.stack([image.reshape(n, -1) for image in model], axis=1)
-        fit = fit_linear(data, design, weight, dtype=np.float32)
+        fit = fit_linear(data, gradient.reshape(n, 3, -1), weight, dtype=np.float32)
         if "differenceVariance" not in core.planes:
             fit = fit.with_errors_from_residuals()
         # P(x - c - s / 2) - P(x - c + s / 2) = s . dP / dc.

@@ -95,24 +95,31 @@ class LocalNoiseDiagnostic(Diagnostic):
     def measure(self, stamps: StampSet) -> dict[str, np.ndarray]:
         """Measure; see `Diagnostic.measure`."""
         n, size = len(stamps), stamps.size
-        weight = stamps.weight("difference").reshape(n, -1)
-        root = np.sqrt(weight)
-        pixels = stamps.good_pixels("difference").reshape(n, -1)
+        pixels, weight = stamps.good_pixels("difference"), stamps.weight("difference")
         grid = np.arange(size) - size // 2
-        distance = np.hypot(grid, grid[:, None]).ravel()
+        distance = np.hypot(grid, grid[:, None])
         outside = distance > self.config.innerRadius
         ordered = np.empty((n, np.count_nonzero(outside)), dtype=np.float32)
-        _pulls_outside(pixels, root, np.flatnonzero(outside), ordered)
+        _pulls_outside(
+            pixels.reshape(n, -1), weight.reshape(n, -1), np.flatnonzero(outside).astype(np.uint32), ordered
+        )
         median, sigma, n_pixels = _median_and_sigma(ordered)
-        products = np.empty((n, _N_PRODUCTS))
-        _neighbour_products(
-            pixels.reshape(n, size, size),
-            root.reshape(n, size, size),
-            outside.reshape(size, size),
+        model = np.zeros((0, size, size), dtype=np.float32)
+        if "differencePsf" in stamps.models:
+            model = stamps.centred_model("differencePsf")
+        products, power, chi2 = np.empty((n, _N_PRODUCTS)), np.full(n, np.nan), np.full(n, np.nan)
+        _add_up(
+            pixels,
+            weight,
+            model,
+            outside,
+            *self._rings(distance),
             median.astype(np.float32),
             sigma.astype(np.float32),
             self.config.clip,
             products,
+            power,
+            chi2,
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             mean_square = products[:, 0] / products[:, 1]
@@ -120,138 +127,136 @@ class LocalNoiseDiagnostic(Diagnostic):
                 np.where(products[:, i + 1] > 0, products[:, i] / products[:, i + 1] / mean_square, np.nan)
                 for i in (2, 4)
             )
-        values = {
-            "sigmaOverPredicted": sigma,
-            "correlationX": along_x,
-            "correlationY": along_y,
-            "nPixels": n_pixels,
-        }
-        values["ringPower"], values["ringChi2"] = self._rings(stamps, pixels, root, median, sigma)
-        return values
+            return {
+                "sigmaOverPredicted": sigma,
+                "correlationX": along_x,
+                "correlationY": along_y,
+                "nPixels": n_pixels,
+                "ringPower": power / sigma**2,
+                "ringChi2": chi2 / sigma**2,
+            }
 
-    def _rings(
-        self,
-        stamps: StampSet,
-        pixels: np.ndarray,
-        root: np.ndarray,
-        median: np.ndarray,
-        sigma: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the power in the annulus and the chi-square of its rings."""
-        n, size = len(stamps), stamps.size
+    def _rings(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels of rings, by their numbers in a stamp with one more column, and where each ring starts.
+
+        ``distance`` (size, size) is that of the pixels. Without room for a ring there is none.
+        """
+        size = len(distance)
         inner, outer = self.config.ringInnerRadius, min(self.config.ringOuterRadius, size // 2 - 1)
-        grid = np.arange(size) - size // 2
-        distance = np.hypot(grid, grid[:, None]).ravel()
         edges = np.arange(inner, outer + 1e-6, 1.0)
-        if len(edges) < 2:
-            return np.full(n, np.nan), np.full(n, np.nan)
-        ring = np.full(size * size, -1)
-        for index, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-            ring[(distance >= low) & (distance < high)] = index
-        model = np.zeros((0, 0), dtype=np.float32)
-        if "differencePsf" in stamps.models:
-            model = stamps.centred_model("differencePsf").reshape(n, -1)
-        power, chi2 = np.empty(n), np.empty(n)
-        _ring_sums(
-            pixels, root, model, ring, len(edges) - 1, np.nan_to_num(median).astype(np.float32), power, chi2
-        )
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return power / sigma**2, chi2 / sigma**2
+        rings = [
+            np.flatnonzero(np.pad((distance >= low) & (distance < high), ((0, 0), (0, 1))))
+            for low, high in zip(edges[:-1], edges[1:], strict=True)
+        ]
+        starts = np.cumsum([0, *(len(ring) for ring in rings)])
+        return np.concatenate([np.empty(0, dtype=int), *rings]).astype(np.uint32), starts
 
 
 @compiled
-def _pulls_outside(pixels: np.ndarray, root: np.ndarray, outside: np.ndarray, pulls: np.ndarray) -> None:
+def _pulls_outside(pixels: np.ndarray, weight: np.ndarray, outside: np.ndarray, pulls: np.ndarray) -> None:
     """Fill the pulls of pixels (N, K) at some places; infinite where bad."""
+    n_pixels = pixels.shape[1]
+    own = np.empty(n_pixels, np.float32)
     for n in range(len(pixels)):
+        for k in range(n_pixels):
+            good = weight[n, k] > np.float32(0.0)
+            own[k] = pixels[n, k] * np.sqrt(weight[n, k]) if good else np.float32(np.inf)
+        result = pulls[n]
         for i in range(len(outside)):
-            k = outside[i]
-            good = root[n, k] > np.float32(0.0)
-            pulls[n, i] = pixels[n, k] * root[n, k] if good else np.float32(np.inf)
+            result[i] = own[outside[i]]
 
 
 @compiled
-def _neighbour_products(
+def _add_up(
     pixels: np.ndarray,
-    root: np.ndarray,
+    weight: np.ndarray,
+    model: np.ndarray,
     outside: np.ndarray,
+    rings: np.ndarray,
+    starts: np.ndarray,
     median: np.ndarray,
     sigma: np.ndarray,
     clip: float,
     products: np.ndarray,
-) -> None:
-    """Fill, of the clipped pulls, the sum of squares and their number, and of the products of neighbours in x and
-    y and their numbers, (N, 6)."""
-    size = pixels.shape[1]
-    # Two rows are enough: this one and the one below.
-    pull, kept = np.zeros((2, size), np.float32), np.zeros((2, size), np.float32)
-    zero, one, limit = np.float32(0.0), np.float32(1.0), np.float32(clip)
-    for n in range(len(pixels)):
-        squares, number = zero, zero
-        by_x, number_x, by_y, number_y = zero, zero, zero, zero
-        measurable = sigma[n] > zero
-        factor = one / sigma[n] if measurable else zero
-        for y in range(size):
-            this, before = y % 2, 1 - y % 2
-            for x in range(size):
-                scaled = (pixels[n, y, x] * root[n, y, x] - median[n]) * factor
-                good = measurable & (root[n, y, x] > zero) & (abs(scaled) < limit) & outside[y, x]
-                kept[this, x] = one if good else zero
-                pull[this, x] = scaled if good else zero
-            for x in range(size):
-                squares += pull[this, x] * pull[this, x]
-                number += kept[this, x]
-            for x in range(size - 1):
-                by_x += pull[this, x] * pull[this, x + 1]
-                number_x += kept[this, x] * kept[this, x + 1]
-            if y > 0:
-                for x in range(size):
-                    by_y += pull[this, x] * pull[before, x]
-                    number_y += kept[this, x] * kept[before, x]
-        products[n, 0], products[n, 1] = squares, number
-        products[n, 2], products[n, 3] = by_x, number_x
-        products[n, 4], products[n, 5] = by_y, number_y
-
-
-@compiled
-def _ring_sums(
-    pixels: np.ndarray,
-    root: np.ndarray,
-    model: np.ndarray,
-    ring: np.ndarray,
-    n_rings: int,
-    median: np.ndarray,
     power: np.ndarray,
     chi2: np.ndarray,
 ) -> None:
-    """Fill the mean square of the pulls on rings, and the mean over rings of (sum of pulls)^2 / number."""
-    zero = np.float32(0.0)
-    sums, counts = np.empty(n_rings), np.empty(n_rings)
+    """Fill what noise and rings are told from.
+
+    Of the clipped pulls outside: the sum of squares and their number, and of the products of neighbours in x and y and
+    their numbers, (N, 6). Of the pulls on rings, without the model if there is one: the mean square, and the mean
+    over rings of (sum of pulls)^2 / number.
+    """
+    size = pixels.shape[1]
+    # A column of zeros at the end of the rows, so that a stamp is one long row whose neighbours are neighbours.
+    width = size + 1
+    n_pixels = size * width
+    scratch = np.zeros((6, n_pixels), np.float32)
+    root, pull, seen = scratch[0], scratch[1], scratch[2]
+    scaled, kept, allowed = scratch[3], scratch[4], scratch[5]
+    zero, one, limit = np.float32(0.0), np.float32(1.0), np.float32(clip)
+    for i in range(size):
+        for j in range(size):
+            allowed[i * width + j] = one if outside[i, j] else zero
     for n in range(len(pixels)):
+        for i in range(size):
+            source, own = pixels[n, i], weight[n, i]
+            own_root, own_pull = root[i * width : i * width + size], pull[i * width : i * width + size]
+            for j in range(size):
+                own_root[j] = np.sqrt(own[j])
+                own_pull[j] = source[j] * own_root[j]
+        measurable = sigma[n] > zero
+        factor, middle = one / sigma[n] if measurable else zero, median[n]
+        squares, number = zero, zero
+        for k in range(n_pixels):
+            value = (pull[k] - middle) * factor
+            good = (root[k] * allowed[k] > zero) & (abs(value) < limit)
+            scaled[k] = value if good else zero
+            kept[k] = one if good else zero
+            squares += scaled[k] * scaled[k]
+            number += kept[k]
+        if not measurable:
+            squares, number = zero, zero
+            scaled[:], kept[:] = zero, zero
+        by_x, number_x, by_y, number_y = zero, zero, zero, zero
+        right, kept_right, above, kept_above = scaled[1:], kept[1:], scaled[width:], kept[width:]
+        for k in range(len(right)):
+            by_x += scaled[k] * right[k]
+            number_x += kept[k] * kept_right[k]
+        for k in range(len(above)):
+            by_y += scaled[k] * above[k]
+            number_y += kept[k] * kept_above[k]
+        products[n, 0], products[n, 1] = squares, number
+        products[n, 2], products[n, 3] = by_x, number_x
+        products[n, 4], products[n, 5] = by_y, number_y
         flux = zero
         if len(model):
+            for i in range(size):
+                image, own_seen = model[n, i], seen[i * width : i * width + size]
+                for j in range(size):
+                    own_seen[j] = image[j]
             cross, norm = zero, zero
-            for k in range(pixels.shape[1]):
-                own = model[n, k] * root[n, k]
-                cross += own * pixels[n, k] * root[n, k]
-                norm += own * own
+            for k in range(n_pixels):
+                seen[k] *= root[k]
+                cross += seen[k] * pull[k]
+                norm += seen[k] * seen[k]
             flux = cross / norm if norm > zero else zero
-        sums[:], counts[:] = 0.0, 0.0
-        squares = 0.0
-        for k in range(pixels.shape[1]):
-            if ring[k] >= 0 and root[n, k] > zero:
-                residual = pixels[n, k] * root[n, k] - median[n]
-                if len(model):
-                    residual -= flux * model[n, k] * root[n, k]
-                squares += residual * residual
-                sums[ring[k]] += residual
-                counts[ring[k]] += 1.0
-        power[n] = squares / counts.sum()
-        mean, n_there = 0.0, 0
-        for r in range(n_rings):
-            if counts[r] > 0:
-                mean += sums[r] ** 2 / counts[r]
-                n_there += 1
-        chi2[n] = mean / n_there if n_there else np.nan
+        middle = middle if np.isfinite(middle) else zero
+        power_there, n_there, mean, n_rings = 0.0, 0.0, 0.0, 0
+        for r in range(len(starts) - 1):
+            total, count = 0.0, 0.0
+            for place in rings[starts[r] : starts[r + 1]]:
+                if root[place] > zero:
+                    residual = pull[place] - middle - flux * seen[place]
+                    power_there += residual * residual
+                    total += residual
+                    count += 1.0
+            if count > 0.0:
+                mean += total**2 / count
+                n_rings += 1
+            n_there += count
+        power[n] = power_there / n_there
+        chi2[n] = mean / n_rings if n_rings else np.nan
 
 
 def _median_and_sigma(pulls: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -122,7 +122,10 @@ def _measure_chunk(
         arrays[f"{name}_{column}"][rows] = array
     floats = [array for array in values.values() if array.dtype.kind == "f"]
     if floats:
-        arrays[f"{name}_flag"][rows] = ~np.any(np.isfinite(floats), axis=0)
+        measured = np.zeros(len(stamps), dtype=bool)
+        for array in floats:
+            measured |= np.isfinite(array)
+        arrays[f"{name}_flag"][rows] = ~measured
     return []
 
 
@@ -134,10 +137,10 @@ def _checked(
     if missing:
         raise ValueError(f"The diagnostic did not measure its columns {sorted(missing)}.")
     checked = {}
-    for name, column in columns.items():
-        array = np.asarray(values[name])
-        if array.shape != (n,):
-            raise ValueError(f"The diagnostic's column {name} has shape {array.shape} for {n} sources.")
-        with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):
+        for name, column in columns.items():
+            array = np.asarray(values[name])
+            if array.shape != (n,):
+                raise ValueError(f"The diagnostic's column {name} has shape {array.shape} for {n} sources.")
             checked[name] = array.astype(column.dtype)
     return checked

@@ -25,10 +25,11 @@ import numpy as np
 from astropy.table import Table
 
 from ..maps import DetectorMaps
-from ..psf import MODE_NAMES, disk_mask
+from ..psf import MODE_NAMES
 from ..stamps import StampSet
 from ._artefact_priors import ArtefactPriors, priors_from_maps
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
+from ._disk import cut_disk
 from ._extended_source import extended_modes
 from ._mode_models import ModeModels
 from ._normal_equations import Fit, NormalEquations
@@ -236,15 +237,13 @@ class ResidualModesDiagnostic(Diagnostic):
         """Measure; see `Diagnostic.measure`."""
         config = self.config
         n = len(stamps)
-        size = 2 * int(config.radius) + 1
-        stamps = stamps.cropped(size)
-        size = stamps.size
-        models = self._mode_models(stamps)
+        core = stamps.cropped(2 * int(config.radius) + 1)
+        size = core.size
+        models = self._mode_models(core)
         maps = self._detector_maps(stamps)
         placed = np.isfinite(stamps.dx) & np.isfinite(stamps.dy)
         dx, dy = np.where(placed, stamps.dx, 0.0), np.where(placed, stamps.dy, 0.0)
-        disk = disk_mask(size, dx, dy, config.radius) & placed[:, None, None]
-        weight = np.where(disk, stamps.weight("difference"), np.float32(0.0))
+        disk = cut_disk(stamps, "difference", config.radius, size)
         has_filters = {"scienceFilter", "templateFilter"} <= stamps.models.keys()
 
         values = {name: _empty(n, column.dtype) for name, column in self.columns.items()}
@@ -262,17 +261,17 @@ class ResidualModesDiagnostic(Diagnostic):
             min_snr=config.minStaticSnr,
             max_distance=config.maxStaticDistance,
         )
-        self._fit_flux_only(stamps, point, weight, ~static.found, values)
+        self._fit_flux_only(core, point, disk, ~static.found, values)
         rows = np.flatnonzero(static.found)
         if len(rows):
-            self._fit_modes(stamps, models, maps, static, point, weight, rows, values)
+            self._fit_modes(core, models, maps, static, point, disk, rows, values)
         return values
 
     def _fit_flux_only(
         self,
         stamps: StampSet,
         point: np.ndarray,
-        weight: np.ndarray,
+        disk: tuple[np.ndarray, np.ndarray],
         where: np.ndarray,
         values: dict[str, np.ndarray],
     ) -> None:
@@ -282,9 +281,9 @@ class ResidualModesDiagnostic(Diagnostic):
             return
         columns = np.empty((len(rows), 2, point.shape[1]), dtype=np.float32)
         columns[:, 0], columns[:, 1] = point[rows], 1.0
-        equations = _equations(stamps, columns, weight, rows, [0, 1])
+        equations = _equations(stamps, columns, disk, rows, [0, 1])
         if "differenceVariance" in stamps.planes:
-            equations = add_source_noise(equations, columns, weight[rows], stamps, rows)
+            equations = add_source_noise(equations, columns, disk[1], stamps, rows)
         fit = equations.solve([0, 1])
         for name in ("discoveryFlux", "flux", "fluxGivenArtefacts"):
             values[name][rows], values[f"{name}Err"][rows] = fit.amplitude[:, 0], fit.error[:, 0]
@@ -302,7 +301,7 @@ class ResidualModesDiagnostic(Diagnostic):
         maps: DetectorMaps | None,
         static: StaticSources,
         point: np.ndarray,
-        weight: np.ndarray,
+        disk: tuple[np.ndarray, np.ndarray],
         rows: np.ndarray,
         values: dict[str, np.ndarray],
     ) -> None:
@@ -315,7 +314,7 @@ class ResidualModesDiagnostic(Diagnostic):
         extended &= "templateFilter" in stamps.models
 
         columns = self._columns(stamps, models, static, point, rows, extended, *np.zeros((3, len(rows))))
-        equations = _equations(stamps, columns, weight, rows, _JOINT)
+        equations = _equations(stamps, columns, disk, rows, _JOINT)
         joint = equations.solve(_JOINT)
         # A finite shift or change of width is its derivative halfway times the change, to second order.
         shifted = joint.rise([1, 2]) > _FINITE
@@ -327,10 +326,10 @@ class ResidualModesDiagnostic(Diagnostic):
             half = np.clip(half, -limits, limits)
             halfway = self._columns(stamps, models, static, point, rows[again], extended[again], *half.T)
             _move_to_stars(halfway, stamps, models, static, rows[again], shifted[again])
-            equations = equations.replaced(again, _equations(stamps, halfway, weight, rows[again], _JOINT))
+            equations = equations.replaced(again, _equations(stamps, halfway, disk, rows[again], _JOINT))
             columns[again] = halfway
         if "differenceVariance" in stamps.planes:
-            equations = add_source_noise(equations, columns, weight[rows], stamps, rows)
+            equations = add_source_noise(equations, columns, disk[1], stamps, rows)
         joint = equations.solve(_JOINT)
         discovery = equations.solve([_FLUX, _CONSTANT])
         priors = priors_from_maps(
@@ -492,14 +491,18 @@ def _move_to_stars(
 
 
 def _equations(
-    stamps: StampSet, columns: np.ndarray, weight: np.ndarray, rows: np.ndarray, fitted: list[int]
+    stamps: StampSet,
+    columns: np.ndarray,
+    disk: tuple[np.ndarray, np.ndarray],
+    rows: np.ndarray,
+    fitted: list[int],
 ) -> NormalEquations:
     """Return the normal equations of some sources; the columns are multiplied with the roots of the weights.
 
-    ``fitted`` are the columns that describe the source, for the noise where there is no variance.
+    ``disk`` are the pixels and weights of all sources, ``fitted`` the columns that describe the source, for the noise
+    where there is no variance.
     """
-    n = len(rows)
-    pixels, own = stamps.good_pixels("difference")[rows].reshape(n, -1), weight[rows].reshape(n, -1)
+    pixels, own = (array[rows] for array in disk)
     equations = NormalEquations.from_pixels(pixels, columns, own)
     if "differenceVariance" in stamps.planes:
         return equations

@@ -12,6 +12,7 @@ import lsst.pex.config as pexConfig
 import numpy as np
 import scipy.special
 
+from ..compiled import compiled
 from ..psf import noise_equivalent_area
 from ..stamps import StampSet
 from ._adaptive_moments import AdaptiveMoments, adaptive_moments
@@ -97,7 +98,7 @@ class ShapeDiagnostic(Diagnostic):
     def measure(self, stamps: StampSet) -> dict[str, np.ndarray]:
         """Measure; see `Diagnostic.measure`."""
         core = stamps.cropped(disk_size(self.config.radius))
-        moments = source_moments(core)
+        moments = source_moments(stamps, core.size)
         source, psf, snr = moments.source, moments.psf, moments.snr
         trace, psf_trace = source.ixx + source.iyy, psf.ixx + psf.iyy
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -157,9 +158,9 @@ class SourceMoments:
     noise: np.ndarray
 
 
-def source_moments(core: StampSet) -> SourceMoments:
-    """Return the moments of the sources; those of a set of stamps are kept with it."""
-    return core.keep("sourceMoments", lambda: _source_moments(core))
+def source_moments(stamps: StampSet, size: int) -> SourceMoments:
+    """Return the moments of the sources in the middle of stamps, of a side [pixel]; kept with the stamps."""
+    return stamps.keep(("sourceMoments", size), lambda: _source_moments(stamps, size))
 
 
 def _weighted_shape(moments: SourceMoments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -189,39 +190,72 @@ def _weighted_shape(moments: SourceMoments) -> tuple[np.ndarray, np.ndarray, np.
         )
 
 
-def _source_moments(core: StampSet) -> SourceMoments:
-    n, size = len(core), core.size
-    psf = core.models["differencePsf"].shifted(np.zeros(n), np.zeros(n), size)
+def _source_moments(stamps: StampSet, size: int) -> SourceMoments:
+    n = len(stamps)
+    psf = stamps.models["differencePsf"].shifted(np.zeros(n), np.zeros(n), size)
     with np.errstate(invalid="ignore", divide="ignore"):
         round_size = np.nan_to_num(noise_equivalent_area(psf) / (4.0 * np.pi))
     start = np.stack([round_size, round_size, np.zeros(n)])
     psf_moments = adaptive_moments(psf, np.zeros(n), np.zeros(n), start, fixed_centre=True)
-    weight = core.weight("difference").reshape(n, -1)
-    good = (weight > 0).astype(np.float32)
-    pixels = core.good_pixels("difference").reshape(n, -1)
-    model = core.centred_model("differencePsf").reshape(n, -1)
-    seen = model * good
-    with np.errstate(invalid="ignore", divide="ignore"):
-        flux = np.einsum("ni,ni->n", seen, pixels) / np.einsum("ni,ni->n", seen, seen)
-    flux = np.nan_to_num(flux)
-    # Bad pixels take what the PSF would have there.
-    pixels = pixels + (flux[:, None] * model) * (1.0 - good)
-    pixels *= np.where(flux < 0, -1.0, 1.0).astype(np.float32)[:, None]
     own = np.stack([psf_moments.ixx, psf_moments.iyy, psf_moments.ixy])
     first = np.where(np.isfinite(own), own, start)
-    moments = adaptive_moments(pixels.reshape(n, size, size), core.dx, core.dy, first)
-    n_good = np.maximum(good.sum(axis=1), 1.0)
-    if "differenceVariance" in core.planes:
-        variance = np.divide(1.0, weight, out=np.zeros_like(weight), where=weight > 0)
-        # The variance where the source is.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            noise = np.sqrt(np.einsum("ni,ni->n", variance, seen * seen) / np.einsum("ni,ni->n", seen, seen))
-    else:
-        residual = pixels - np.abs(flux)[:, None] * model
-        noise = np.sqrt(np.einsum("ni,ni->n", residual * good, residual) / n_good)
+    images, noise = np.empty((n, size, size), dtype=np.float32), np.empty(n)
+    _turn_positive(
+        stamps.good_pixels("difference"),
+        stamps.weight("difference"),
+        stamps.cropped(size).centred_model("differencePsf").reshape(n, -1),
+        "differenceVariance" in stamps.planes,
+        images.reshape(n, -1),
+        noise,
+    )
+    moments = adaptive_moments(images, stamps.dx, stamps.dy, first)
     with np.errstate(invalid="ignore", divide="ignore"):
         snr = moments.flux / (noise * np.sqrt(moments.effective_area))
     return SourceMoments(moments, psf_moments, snr, noise)
+
+
+@compiled
+def _turn_positive(
+    pixels: np.ndarray,
+    weight: np.ndarray,
+    psf: np.ndarray,
+    with_variance: bool,
+    images: np.ndarray,
+    noise: np.ndarray,
+) -> None:
+    """Fill the middle of stamps, positive and with what the PSF would have on bad pixels, and the noise of a pixel.
+
+    The noise is that of the variance where the source is, or the scatter about the PSF.
+    """
+    n_pixels = psf.shape[1]
+    size = int(np.rint(np.sqrt(n_pixels)))
+    low = pixels.shape[1] // 2 - size // 2
+    data, inverse = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
+    zero, one = np.float32(0.0), np.float32(1.0)
+    for n in range(len(psf)):
+        for i in range(size):
+            source, own = pixels[n, low + i, low : low + size], weight[n, low + i, low : low + size]
+            target, goal = data[i * size : (i + 1) * size], inverse[i * size : (i + 1) * size]
+            for j in range(size):
+                target[j], goal[j] = source[j], own[j]
+        model, image = psf[n], images[n]
+        cross, norm, variance, number = zero, zero, zero, zero
+        for k in range(n_pixels):
+            good = inverse[k] > zero
+            seen = model[k] if good else zero
+            cross += seen * data[k]
+            norm += seen * seen
+            variance += seen * seen / (inverse[k] if good else one)
+            number += one if good else zero
+        flux = cross / norm if norm > zero else zero
+        sign = -one if flux < zero else one
+        scatter = zero
+        for k in range(n_pixels):
+            good = inverse[k] > zero
+            image[k] = sign * (data[k] if good else flux * model[k])
+            residual = image[k] - abs(flux) * model[k]
+            scatter += residual * residual if good else zero
+        noise[n] = np.sqrt(variance / norm if with_variance else scatter / max(number, one))
 
 
 diagnostic_registry.register("shape", ShapeDiagnostic)

@@ -41,10 +41,10 @@ def add_source_noise(
         Of N stamps.
     columns : `numpy.ndarray`, (N, P, size * size), float32
         Their columns, times the root of the weight.
-    weight : `numpy.ndarray`, (N, size, size)
-        Inverse variances.
+    weight : `numpy.ndarray`, (M, size * size)
+        Inverse variances of all the stamps.
     stamps : `StampSet`
-        Stamps, of which these are some, with the filters of the difference and its variance; without them the
+        M stamps, of which these are some, with the filters of the difference and its variance; without them the
         equations are returned as they are. Without the variances of the two images these are estimated from the
         difference's variance.
     which : `numpy.ndarray`, (N,)
@@ -74,7 +74,7 @@ def add_source_noise(
     excess = variance[rows] - sky[rows, None, None]
     sources = _source_variances(bright, excess, sky[rows], filters, spread, window)
     weighted = columns[rows].reshape(len(rows), -1, size, size)
-    root = np.sqrt(weight[rows], dtype=np.float32)
+    root = np.sqrt(weight[which[rows]], dtype=np.float32).reshape(len(rows), size, size)
     transform = scipy.fft.rfft2(weighted * root[:, None], s=(window, window))
     noise = equations.matrix.copy()
     extra = np.zeros_like(noise[rows])

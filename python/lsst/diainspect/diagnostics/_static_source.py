@@ -205,17 +205,33 @@ def _gather_disk(
     """
     full = pixels.shape[1]
     low = full // 2 - size // 2
+    zero, square = np.float32(0.0), radius**2
+    across = np.empty(size)
     for n in range(len(pixels)):
+        for j in range(size):
+            across[j] = (j - size // 2 - x[n]) ** 2
+        first = whole_x[n] + low
+        left, right = max(-first, 0), max(min(full - first, size), 0)
+        whole = left == 0 and right == size
         for i in range(size):
             row = whole_y[n] + low + i
-            for j in range(size):
-                column = whole_x[n] + low + j
-                k = i * size + j
-                near = (i - size // 2 - y[n]) ** 2 + (j - size // 2 - x[n]) ** 2 <= radius**2
-                if near and 0 <= row < full and 0 <= column < full:
-                    data[n, k], weight[n, k] = pixels[n, row, column], weights[n, row, column]
-                else:
-                    data[n, k], weight[n, k] = 0.0, 0.0
+            own_data, own_weight = data[n, i * size : (i + 1) * size], weight[n, i * size : (i + 1) * size]
+            inside = 0 <= row < full and left < right
+            if not (inside and whole):
+                own_data[:], own_weight[:] = zero, zero
+            if not inside:
+                continue
+            up = (i - size // 2 - y[n]) ** 2
+            # Parts of the rows, because an index that is a sum might be negative, for all the compiler knows.
+            source, inverse = (
+                pixels[n, row, first + left : first + right],
+                weights[n, row, first + left : first + right],
+            )
+            goal, result, distance = own_data[left:right], own_weight[left:right], across[left:right]
+            for j in range(len(goal)):
+                near = distance[j] + up <= square
+                goal[j] = source[j] if near else zero
+                result[j] = inverse[j] if near else zero
 
 
 def _sums(model: StampModel) -> np.ndarray:

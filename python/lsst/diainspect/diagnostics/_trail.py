@@ -14,6 +14,7 @@ import astropy.units as u
 import lsst.pex.config as pexConfig
 import numpy as np
 
+from ..compiled import compiled
 from ..linear_fit import fit_linear
 from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
@@ -125,12 +126,11 @@ class TrailDiagnostic(Diagnostic):
         """Return the chi-square of elongation, and the numbers of the sources that look like a trail."""
         core = stamps.cropped(_ELONGATION_SIZE)
         n = len(core)
-        model = core.models["differencePsf"].shifted_with_gradient(core.dx, core.dy, core.size)
-        xx, yy, xy = _second_derivatives(model[1], model[2])
-        design = np.stack([image.reshape(n, -1) for image in (*model, xx - yy, 2.0 * xy, xx + yy)], axis=1)
+        design = np.zeros((n, 6, core.size, core.size), dtype=np.float32)
+        _fill_design(stamps.centred_gradient("differencePsf", core.size), design)
         weight = core.weight("difference").reshape(n, -1)
         data = core.good_pixels("difference").reshape(n, -1)
-        fit = fit_linear(data, design, weight, dtype=np.float32)
+        fit = fit_linear(data, design.reshape(n, 6, -1), weight, dtype=np.float32)
         quadrupole, block = fit.amplitude[:, 3:5], fit.covariance[:, 3:5, 3:5]
         chi2 = np.full(n, np.nan)
         good = np.isfinite(quadrupole).all(axis=1)
@@ -245,13 +245,32 @@ _ELONGATION_SIZE = 15
 """Side of the square in which an elongation is looked for [pixel]."""
 
 
-def _second_derivatives(by_dx: np.ndarray, by_dy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Differentiate first derivatives (N, size, size) of smooth images by central differences."""
-    xx, yy, xy = (np.zeros_like(by_dx) for _ in range(3))
-    xx[:, :, 1:-1] = -0.5 * (by_dx[:, :, 2:] - by_dx[:, :, :-2])
-    yy[:, 1:-1, :] = -0.5 * (by_dy[:, 2:, :] - by_dy[:, :-2, :])
-    xy[:, 1:-1, :] = -0.5 * (by_dx[:, 2:, :] - by_dx[:, :-2, :])
-    return xx, yy, xy
+@compiled
+def _fill_design(gradient: np.ndarray, design: np.ndarray) -> None:
+    """Fill image, both derivatives, the quadrupoles xx - yy and 2 xy, and xx + yy, (N, 6, size, size).
+
+    Second derivatives are central differences of the first (N, 3, size, size), zero at the edges.
+    """
+    size = design.shape[2]
+    half = np.float32(-0.5)
+    for n in range(len(design)):
+        for part in range(3):
+            for i in range(size):
+                source, target = gradient[n, part, i], design[n, part, i]
+                for j in range(size):
+                    target[j] = source[j]
+        plus, cross, wide = design[n, 3], design[n, 4], design[n, 5]
+        by_dx, by_dy = design[n, 1], design[n, 2]
+        for i in range(size):
+            for j in range(1, size - 1):
+                xx = half * (by_dx[i, j + 1] - by_dx[i, j - 1])
+                plus[i, j], wide[i, j] = xx, xx
+        for i in range(1, size - 1):
+            for j in range(size):
+                yy = half * (by_dy[i + 1, j] - by_dy[i - 1, j])
+                plus[i, j] -= yy
+                wide[i, j] += yy
+                cross[i, j] = -(by_dx[i + 1, j] - by_dx[i - 1, j])
 
 
 def _start(core: StampSet, data: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -89,13 +89,11 @@ class StampModel:
         assert self._shifted is not None
         return self._shifted.evaluate(self.coefficients, dx, dy, size)
 
-    def shifted_with_gradient(
-        self, dx: np.ndarray, dy: np.ndarray, size: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the images as `shifted` does, and their derivatives by ``dx`` and ``dy`` [1 / pixel]."""
+    def shifted_with_gradient(self, dx: np.ndarray, dy: np.ndarray, size: int) -> np.ndarray:
+        """Return the images as `shifted` does, and their derivatives by ``dx`` and ``dy`` [1 / pixel]; (N, 3, size,
+        size)."""
         if self.coefficients is None:
-            image, by_dx, by_dy = self._moved_images(dx, dy, size, with_gradient=True)
-            return image, by_dx, by_dy
+            return np.stack(self._moved_images(dx, dy, size, with_gradient=True), axis=1)
         assert self._shifted is not None
         return self._shifted.evaluate_with_gradient(self.coefficients, dx, dy, size)
 

@@ -14,6 +14,7 @@ import numpy as np
 from astropy.table import Column, Table
 
 from ..masks import MASK_BITS, PLANES_BAD_FOR_SUBTRACTION
+from ..psf import centre_crop
 from ._detector_context import DetectorContext
 from ._fine_images import FineImages
 from ._partial_planes import PartialPlanes
@@ -225,6 +226,26 @@ class StampSet:
             Within 1e-4 of the peak of a shift in the Fourier plane; zero where the source has no position.
         """
         return self.keep(("centred", name), lambda: self.models[name].shifted(self.dx, self.dy, self.size))
+
+    def centred_gradient(self, name: str, size: int) -> np.ndarray:
+        """Return a PSF at the position of every source, and its derivatives by that; the largest is kept.
+
+        Parameters
+        ----------
+        name : `str`
+            Which PSF.
+        size : `int`
+            Side of the images [pixel], of the parity of the stamps.
+
+        Returns
+        -------
+        images : `numpy.ndarray`, (N, 3, size, size), float32
+            PSF and derivatives by x and y [1 / pixel], on the middle of the stamps.
+        """
+        key = ("gradient", name)
+        if key not in self._kept or self._kept[key].shape[-1] < size:
+            self._kept[key] = self.models[name].shifted_with_gradient(self.dx, self.dy, size)
+        return centre_crop(self._kept[key], size)
 
     def good_pixels(self, plane: str) -> np.ndarray:
         """Return the pixels of a plane with zero where `weight` is zero, (N, size, size); kept."""

@@ -89,9 +89,7 @@ def compare_psf_fluxes(stamps: StampSet, fit: PsfFit | None = None) -> Table:
     dx, dy = stamps.dx, stamps.dy
     if fit.recentred:
         moved = stamps.models["differencePsf"].shifted_with_gradient(dx, dy, stamps.size)
-        step = fit_linear(
-            pixels, np.stack([image.reshape(n, -1) for image in moved], axis=1), weight
-        ).amplitude
+        step = fit_linear(pixels, moved.reshape(n, 3, -1), weight).amplitude
         with np.errstate(invalid="ignore", divide="ignore"):
             shift = np.clip(np.nan_to_num(step[:, 1:] / step[:, :1]), -_LARGEST_STEP, _LARGEST_STEP)
         dx, dy = dx + shift[:, 0], dy + shift[:, 1]
