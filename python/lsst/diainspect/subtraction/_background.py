@@ -131,7 +131,7 @@ def _add_good(
             value, n = 0.0, 0
             for i in range(len(pixels)):
                 left = without[i] | outlying[i]
-                value += np.float32(0.0) if left else pixels[i]
+                value += float(np.float32(0.0) if left else pixels[i])
                 n += not left
             total[cell] += value
             count[cell] += n
