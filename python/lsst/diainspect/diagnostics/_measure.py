@@ -125,6 +125,8 @@ def _measure_chunk(
         measured = np.zeros(len(stamps), dtype=bool)
         for array in floats:
             measured |= np.isfinite(array)
+            if measured.all():
+                break
         arrays[f"{name}_flag"][rows] = ~measured
     return []
 

@@ -139,15 +139,16 @@ class TrailDiagnostic(Diagnostic):
             quadrupole[good],
             np.linalg.solve(block[good], quadrupole[good][..., None])[..., 0],
         )
-        with np.errstate(invalid="ignore", divide="ignore"):
-            elongated = chi2 >= self.config.minElongationChi2
-            # Light of one sign: the flux, and the widening that belongs to it, have the same sign.
-            pixels = data * np.where(fit.amplitude[:, :1] < 0, -1.0, 1.0).astype(np.float32)
-            significant = pixels * np.sqrt(weight)
-            positive = np.einsum("ni,ni->n", pixels, (significant > 1.0).astype(pixels.dtype))
-            negative = -np.einsum("ni,ni->n", pixels, (significant < -1.0).astype(pixels.dtype))
-            one_sign = negative <= self.config.maxDipoleFraction * (positive + negative)
-        return chi2, np.flatnonzero(elongated & one_sign)
+        with np.errstate(invalid="ignore"):
+            elongated = np.flatnonzero(chi2 >= self.config.minElongationChi2)
+        # Light of one sign: the flux, and the widening that belongs to it, have the same sign.
+        sign = np.where(fit.amplitude[elongated, :1] < 0, -1.0, 1.0).astype(np.float32)
+        pixels = data[elongated] * sign
+        significant = pixels * np.sqrt(weight[elongated])
+        positive = np.einsum("ni,ni->n", pixels, (significant > 1.0).astype(pixels.dtype))
+        negative = -np.einsum("ni,ni->n", pixels, (significant < -1.0).astype(pixels.dtype))
+        one_sign = negative <= self.config.maxDipoleFraction * (positive + negative)
+        return chi2, elongated[one_sign]
 
     def _measure_trails(self, stamps: StampSet) -> dict[str, np.ndarray]:
         """Fit trails to the sources that look like one."""
