@@ -119,7 +119,7 @@ def _install(peer: Peer, environment: Path, python: Path) -> str:
         except subprocess.TimeoutExpired:
             return _without_folders(f"{' '.join(command[1:])} took longer than {_SECONDS} s")
         if done.returncode:
-            return _without_folders(f"{' '.join(command[2:])}: {_reason(done.stderr)}")
+            return f"{_without_folders(' '.join(command[2:]))}: {_reason(done.stderr)}"
     return ""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["LinearFit", "fit_linear", "invert_normal"]
+__all__ = ["Fit", "LinearFit", "fit_linear", "invert_normal"]
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +18,8 @@ of a stamp in single precision are good to some 1e-6."""
 
 
 @dataclass(frozen=True)
-class LinearFit:
-    """Result of `fit_linear` for N stamps and P columns.
+class Fit:
+    """Amplitudes of N linear fits.
 
     Parameters
     ----------
@@ -28,19 +29,35 @@ class LinearFit:
         Their covariance.
     chi2 : `numpy.ndarray`, (N,)
         Weighted sum of squared residuals.
-    n_data : `numpy.ndarray`, (N,)
-        Pixels with positive weight.
     """
 
     amplitude: np.ndarray
     covariance: np.ndarray
     chi2: np.ndarray
-    n_data: np.ndarray
 
     @property
     def error(self) -> np.ndarray:
         """Standard errors of the amplitudes, (N, P)."""
         return np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2))
+
+    def rise(self, columns: Sequence[int]) -> np.ndarray:
+        """Return by how much chi-square rises when amplitudes are set to zero and the others refitted, (N,)."""
+        rise = np.full(len(self.amplitude), np.nan)
+        _rise_all(self.amplitude, self.covariance, np.array(columns), rise)
+        return rise
+
+
+@dataclass(frozen=True)
+class LinearFit(Fit):
+    """Fits to the pixels of N stamps.
+
+    Parameters
+    ----------
+    n_data : `numpy.ndarray`, (N,)
+        Pixels with positive weight.
+    """
+
+    n_data: np.ndarray
 
     def with_errors_from_residuals(self) -> LinearFit:
         """Return the fit with its covariance scaled to a reduced chi-square of one.
@@ -156,6 +173,26 @@ def _fit_all(
         for i in range(n_pixels):
             total += pixels[i] * pixels[i] * inverse_variance[i]
         chi2[n] = total
+
+
+@compiled
+def _rise_all(amplitude: np.ndarray, covariance: np.ndarray, columns: np.ndarray, rise: np.ndarray) -> None:
+    """Fill a^T C^-1 a of some columns; where it is not known the rise stays as it is."""
+    n_columns = len(columns)
+    block, inverse = np.empty((n_columns, n_columns)), np.empty((n_columns, n_columns))
+    scale = np.empty(n_columns)
+    for n in range(len(rise)):
+        for p in range(n_columns):
+            for q in range(n_columns):
+                block[p, q] = covariance[n, columns[p], columns[q]]
+        if not invert_normal(block, 0.0, inverse, scale):
+            continue
+        total = 0.0
+        for p in range(n_columns):
+            for q in range(n_columns):
+                pair = amplitude[n, columns[p]] * scale[p] * amplitude[n, columns[q]] * scale[q]
+                total += inverse[p, q] * pair
+        rise[n] = total
 
 
 @compiled

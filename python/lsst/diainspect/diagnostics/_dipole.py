@@ -19,7 +19,7 @@ import numpy as np
 from ..linear_fit import fit_linear
 from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
-from ._disk import central_disk, cut_disk, disk_size
+from ._disk import cut_disk, disk_size
 from ._point_source_fit import LOBES, POINT, PointSourceFit, fit_point_sources
 from ._sky_direction import sky_length_and_angle
 
@@ -181,13 +181,6 @@ class DipoleDiagnostic(Diagnostic):
             fit = fit.with_errors_from_residuals()
         # P(x - c - s / 2) - P(x - c + s / 2) = s . dP / dc.
         moment, covariance = fit.amplitude[:, 1:], fit.covariance[:, 1:, 1:]
-        good = np.isfinite(moment).all(axis=1)
-        chi2 = np.full(n, np.nan)
-        chi2[good] = np.einsum(
-            "ni,ni->n",
-            moment[good],
-            np.linalg.solve(covariance[good], moment[good][..., None])[..., 0],
-        )
         length, angle = sky_length_and_angle(core, moment[:, 0], moment[:, 1])
         pixels = np.hypot(moment[:, 0], moment[:, 1])
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -199,7 +192,7 @@ class DipoleDiagnostic(Diagnostic):
             "dipoleMomentX": moment[:, 0],
             "dipoleMomentY": moment[:, 1],
             "dipoleMomentAngle": angle,
-            "dipoleMomentChi2": chi2,
+            "dipoleMomentChi2": fit.rise([1, 2]),
             "chi2": fit.chi2,
         }
 
@@ -292,14 +285,13 @@ class DipoleDiagnostic(Diagnostic):
         if not {"science", "template", "sciencePsf", "templatePsf"} <= core.provides:
             return np.full(n, np.nan), np.full(n, np.nan)
         fluxes, errors = [], []
-        disk = central_disk(core, self.config.radius)
         for side, sign in (("science", 0.5), ("template", -0.5)):
             position = lobes[:, _CENTRE] + sign * lobes[:, _SEPARATION]
             design = np.ones((n, 2, core.size**2), dtype=np.float32)
             model = core.fine_model(f"{side}Psf")
             design[:, 0] = model.at(np.arange(n), position[:, 0], position[:, 1], core.size).reshape(n, -1)
-            weight = core.weight(side).reshape(n, -1) * disk
-            fit = fit_linear(core.planes[side].reshape(n, -1), design, weight, dtype=np.float32)
+            pixels, weight = cut_disk(core, side, self.config.radius, core.size)
+            fit = fit_linear(pixels, design, weight, dtype=np.float32)
             if f"{side}Variance" not in core.planes:
                 fit = fit.with_errors_from_residuals()
             fluxes.append(fit.amplitude[:, 0])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..compiled import compiled
-from ..linear_fit import invert_normal
+from ..linear_fit import Fit, invert_normal
 
 _MAX_CONDITION = 1e5
 """Normal matrices of float32 columns with an inverse larger than this, scaled to unit diagonal, are not solved: an
@@ -20,26 +20,6 @@ _LEAST_PIVOT = 1e-9
 
 _LEAST_FREEDOM = 0.1
 """Least part of a pixel's noise that a fit is taken to leave in its residual."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Amplitudes (N, P) with their covariances (N, P, P) and chi-squares (N,); NaN where not solvable."""
-
-    amplitude: np.ndarray
-    covariance: np.ndarray
-    chi2: np.ndarray
-
-    @property
-    def error(self) -> np.ndarray:
-        """Standard errors of the amplitudes, (N, P)."""
-        return np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2))
-
-    def rise(self, columns: Sequence[int]) -> np.ndarray:
-        """Return by how much chi-square rises when amplitudes are set to zero and the others refitted, (N,)."""
-        rise = np.full(len(self.amplitude), np.nan)
-        _rise_all(self.amplitude, self.covariance, np.array(columns), rise)
-        return rise
 
 
 @dataclass(frozen=True)
@@ -180,26 +160,6 @@ class NormalEquations:
             chi2,
         )
         return Fit(amplitude, covariance, chi2)
-
-
-@compiled
-def _rise_all(amplitude: np.ndarray, covariance: np.ndarray, columns: np.ndarray, rise: np.ndarray) -> None:
-    """Fill a^T C^-1 a of some columns; where it is not known the rise stays as it is."""
-    n_columns = len(columns)
-    block, inverse = np.empty((n_columns, n_columns)), np.empty((n_columns, n_columns))
-    scale = np.empty(n_columns)
-    for n in range(len(rise)):
-        for p in range(n_columns):
-            for q in range(n_columns):
-                block[p, q] = covariance[n, columns[p], columns[q]]
-        if not invert_normal(block, 0.0, inverse, scale):
-            continue
-        total = 0.0
-        for p in range(n_columns):
-            for q in range(n_columns):
-                pair = amplitude[n, columns[p]] * scale[p] * amplitude[n, columns[q]] * scale[q]
-                total += inverse[p, q] * pair
-        rise[n] = total
 
 
 @compiled

@@ -131,14 +131,7 @@ class TrailDiagnostic(Diagnostic):
         weight = core.weight("difference").reshape(n, -1)
         data = core.good_pixels("difference").reshape(n, -1)
         fit = fit_linear(data, design.reshape(n, 6, -1), weight, dtype=np.float32)
-        quadrupole, block = fit.amplitude[:, 3:5], fit.covariance[:, 3:5, 3:5]
-        chi2 = np.full(n, np.nan)
-        good = np.isfinite(quadrupole).all(axis=1)
-        chi2[good] = np.einsum(
-            "ni,ni->n",
-            quadrupole[good],
-            np.linalg.solve(block[good], quadrupole[good][..., None])[..., 0],
-        )
+        chi2 = fit.rise([3, 4])
         with np.errstate(invalid="ignore"):
             elongated = np.flatnonzero(chi2 >= self.config.minElongationChi2)
         # Light of one sign: the flux, and the widening that belongs to it, have the same sign.
