@@ -8,6 +8,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import scipy.fft
+from lsst.utils.threads import disable_implicit_threading
+
+
+def pytest_configure() -> None:
+    """Time one core: waiting threads of linear algebra would count as work of the process."""
+    disable_implicit_threading()
 
 
 @pytest.fixture(scope="session")

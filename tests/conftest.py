@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lsst.utils.threads import disable_implicit_threading
 
 from commands import run_command
 from lsst.diainspect.simulation import (
@@ -25,6 +26,11 @@ CROWDED = {
     "n_variables": 3,
 }
 """A sky with enough stars to match small images on."""
+
+
+def pytest_configure() -> None:
+    """Leave the cores to the test processes, however these were started."""
+    disable_implicit_threading()
 
 
 @pytest.fixture(scope="session")

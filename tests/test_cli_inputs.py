@@ -11,6 +11,7 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner, Result
 from lsst.daf.butler import Butler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from lsst.diainspect.cli import main
 from lsst.diainspect.simulation import simulate_pair
@@ -38,6 +39,14 @@ def test_simulate_writes_a_survey(tmp_path: Path) -> None:
         truth = butler.get("dia_truth", visit=1, detector=0)
         assert truth["isTransient"].sum() == 4
     _assert_clear_error(_run("simulate", repo, *options), "already has visit_image")
+
+
+def test_commands_use_one_thread_of_linear_algebra(tmp_path: Path) -> None:
+    with threadpool_limits(limits=2):
+        if max(pool["num_threads"] for pool in threadpool_info()) == 1:
+            pytest.skip("linear algebra has one thread on this machine")
+        assert _run("simulate", tmp_path / "repo", "--visits", 1, "--size", 64, "--blank").exit_code == 0
+        assert {pool["num_threads"] for pool in threadpool_info()} == {1}
 
 
 def test_simulate_reads_a_survey_file_and_options_override_it(tmp_path: Path) -> None:

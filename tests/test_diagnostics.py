@@ -9,6 +9,7 @@ import lsst.pex.config as pexConfig
 import numpy as np
 import pytest
 from astropy.table import Column, Table
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from lsst.diainspect.diagnostics import (
     Diagnostic,
@@ -254,6 +255,21 @@ def test_every_source_is_measured_once_in_whatever_chunks(n):
     np.testing.assert_array_equal(table["counting_double"], 2.0 * stamps.sources["x"])
     np.testing.assert_array_equal(table["diaSourceId"], stamps.sources["diaSourceId"])
     assert not table["counting_flag"].any()
+
+
+def test_linear_algebra_has_one_thread_while_sources_are_measured(monkeypatch):
+    seen = []
+
+    def measure(self, stamps):
+        seen.extend(pool["num_threads"] for pool in threadpool_info())
+        return {name: np.zeros(len(stamps)) for name in self.columns}
+
+    monkeypatch.setattr(CountingDiagnostic, "measure", measure)
+    with threadpool_limits(limits=2):
+        before = [pool["num_threads"] for pool in threadpool_info()]
+        measure_diagnostics(small_stamps(2), {"counting": CountingDiagnostic(DiagnosticConfig())})
+        assert set(seen) == {1}
+        assert [pool["num_threads"] for pool in threadpool_info()] == before
 
 
 def test_a_failure_on_some_sources_flags_those_alone(caplog):

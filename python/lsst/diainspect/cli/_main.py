@@ -7,6 +7,7 @@ __all__ = ["main"]
 import logging
 
 import click
+from lsst.utils.threads import disable_implicit_threading
 
 from ._compare import compare_command
 from ._demo import demo_command
@@ -29,6 +30,9 @@ def main(verbose: bool) -> None:
     logging.getLogger("lsst.diainspect").setLevel(logging.INFO if verbose else logging.WARNING)
     # Without afw the butler warns about each storage class that it cannot convert to; none is needed.
     logging.getLogger("lsst.daf.butler._storage_class").setLevel(logging.ERROR)
+    # As pipetask does: for the small matrices of sources, the threads of linear algebra wait for each other at many
+    # times the cost of the work.
+    disable_implicit_threading()
 
 
 main.add_command(demo_command)

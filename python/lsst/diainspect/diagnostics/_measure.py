@@ -5,11 +5,13 @@ from __future__ import annotations
 __all__ = ["diagnostic_columns", "measure_diagnostics"]
 
 from collections.abc import Mapping
+from functools import cache
 from logging import Logger
 
 import numpy as np
 from astropy.table import Table
 from lsst.utils.logging import LsstLogAdapter, getLogger
+from threadpoolctl import ThreadpoolController
 
 from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn
@@ -74,11 +76,13 @@ def measure_diagnostics(
         else:
             able[name] = plugin
     errors: dict[str, list[str]] = {name: [] for name in able}
-    for start in range(0, n, _CHUNK):
-        # All diagnostics see the same slice, so that what one evaluates the others have.
-        chunk = stamps[start : start + _CHUNK]
-        for name, plugin in able.items():
-            errors[name] += _measure_chunk(chunk, plugin, name, arrays, start, log)
+    # Matrices of sources are small: the threads of linear algebra would wait for each other at many times the work.
+    with _thread_pools().limit(limits=1):
+        for start in range(0, n, _CHUNK):
+            # All diagnostics see the same slice, so that what one evaluates the others have.
+            chunk = stamps[start : start + _CHUNK]
+            for name, plugin in able.items():
+                errors[name] += _measure_chunk(chunk, plugin, name, arrays, start, log)
     for name, messages in errors.items():
         if messages:
             log.warning(
@@ -93,6 +97,12 @@ def measure_diagnostics(
     for name, column in definitions.items():
         table[name].unit, table[name].description = column.unit, column.doc
     return table
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Return the loaded libraries' pools of threads, which take some milliseconds to find."""
+    return ThreadpoolController()
 
 
 def _measure_chunk(
