@@ -1,7 +1,8 @@
 """The one representation of a PSF: a unit-sum `PixelBasis`.
 
 lsst-images can write Gaussian, PSFEx and Piff PSFs only, so for the butler the same numbers are dressed as a
-Piff ``SimplePSF`` of a ``PixelGrid`` with ``Polynomial`` interpolation.
+Piff ``SimplePSF`` of a ``PixelGrid`` with ``BasisPolynomial`` interpolation, whose coefficients Piff reads and writes
+as one array: with ``Polynomial`` the time to read grows with the square of the number of pixels.
 """
 
 from __future__ import annotations
@@ -126,11 +127,10 @@ class PixelBasisPsf(PixelBasis):
         # Piff evaluates plain monomials of u = scale * x, so the scale brings u to order unity.
         scale = 1.0 / max(abs(edge) for edge in (*_extent(self.bounds), 1))
         model = piff.PixelGrid(scale=scale, size=self.size, interp="Lanczos(7)", centered=False)
-        interpolation = piff.Polynomial(order=self.field.order)
-        interpolation._setup_indices(self.size**2)
+        interpolation = piff.BasisPolynomial(order=self.field.order)
         monomials = _chebyshev_to_monomials(self.field, scale)
-        matrices = np.tensordot(monomials, self.basis.reshape(self.field.n_terms, -1), axes=(0, 0))
-        interpolation.coeffs = list(np.moveaxis(matrices, -1, 0).copy())
+        matrices = np.tensordot(self.basis.reshape(self.field.n_terms, -1), monomials, axes=(0, 0))
+        interpolation.q = matrices[:, _total_degree_allowed(self.field.order)]
         wrapped = piff.SimplePSF(model, interpolation)
         wrapped.stars = []
         wrapped.wcs = {0: galsim.PixelScale(scale)}
@@ -163,6 +163,11 @@ def _chebyshev_to_monomials(field: PolynomialField, scale: float) -> np.ndarray:
     return np.stack([np.outer(in_x[p], in_y[q]) for p, q in field.exponents])
 
 
+def _total_degree_allowed(order: int) -> np.ndarray:
+    """Return which u^i v^j of a matrix of coefficients a `piff.BasisPolynomial` has, in its order."""
+    return np.add.outer(np.arange(order + 1), np.arange(order + 1)) <= order
+
+
 def _from_own_piff(psf: PointSpreadFunction, bounds: Box) -> PixelBasisPsf | None:
     """Read back what `PixelBasisPsf.to_piff` made; None for any other PSF."""
     if not isinstance(psf, PiffWrapper):
@@ -176,9 +181,10 @@ def _from_own_piff(psf: PointSpreadFunction, bounds: Box) -> PixelBasisPsf | Non
     wcs = getattr(psf.piff_psf, "wcs", None)
     if (
         not isinstance(model, piff.PixelGrid)
-        or not isinstance(interpolation, piff.Polynomial)
-        or interpolation.poly_type != "poly"
-        or not isinstance(interpolation.order, int)
+        or not isinstance(interpolation, piff.BasisPolynomial)
+        or not isinstance(order := interpolation.kwargs["order"], int)
+        or tuple(interpolation.property_names) != ("u", "v")
+        or not np.array_equal(interpolation._mask, _total_degree_allowed(order))
         or wcs is None
         or list(wcs) != [0]
         or not isinstance(wcs[0], galsim.PixelScale)
@@ -186,10 +192,11 @@ def _from_own_piff(psf: PointSpreadFunction, bounds: Box) -> PixelBasisPsf | Non
         or model.size % 2 == 0
     ):
         return None
-    field = PolynomialField(bounds, interpolation.order)
+    field = PolynomialField(bounds, order)
     x, y = field.sample_grid(field.order + 1)
     u, v = x * model.scale, y * model.scale
-    matrices = np.moveaxis(np.asarray(interpolation.coeffs), 0, -1)
+    matrices = np.zeros((order + 1, order + 1, model.size**2))
+    matrices[_total_degree_allowed(order)] = interpolation.q.T
     images = np.polynomial.polynomial.polyval2d(u, v, matrices)
     images = np.moveaxis(images, -1, 0).reshape(-1, model.size, model.size)
     return PixelBasisPsf.from_images(images, x, y, bounds, order=field.order)
