@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PIPELINE = "resource://lsst.diainspect/pipelines/DiaSim/inspect.yaml"
+WITHOUT_FIGURES = str(Path(__file__).with_name("without_figures.yaml"))
+"""The same but for the tasks that draw; `test_plots.py` runs them all."""
+
 QUIET = "lsst.daf.butler._storage_class=ERROR"
 
 

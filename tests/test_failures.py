@@ -14,7 +14,7 @@ from lsst.daf.butler import Butler
 from lsst.images import Box, DifferenceImage, Image, MaskedImage, VisitImage
 from lsst.pipe.base import AlgorithmError, AnnotatedPartialOutputsError
 
-from commands import Command, run_pipeline
+from commands import WITHOUT_FIGURES, Command, run_pipeline
 from lsst.diainspect.comparison import join_sources
 from lsst.diainspect.diagnostics import diagnostic_registry, measure_diagnostics
 from lsst.diainspect.simulation import SceneConfig, SimulatedPair, simulate_pair
@@ -142,6 +142,7 @@ def test_one_method_that_fails_leaves_the_others_comparison(broken: BrokenRun) -
         collection,
         *("-d", f"instrument='DiaSim' AND visit=1 AND detector={GOOD}"),
         *("-c", "subtractAl:subtractor.active.minKernelSources=100000"),
+        pipeline=WITHOUT_FIGURES,
     ).check()
     with Butler.from_config(str(broken.repo), collections=collection, instrument="DiaSim") as butler:
         comparison = butler.get("subtraction_comparison", visit=1, detector=GOOD)
