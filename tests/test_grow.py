@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.ndimage
+
 from lsst.diainspect.subtraction._sparse_tiles import grow
 
 

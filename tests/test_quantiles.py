@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lsst.diainspect.quantiles import median, quantile
 
 
