@@ -11,7 +11,7 @@ import scipy.fft
 
 from ..psf import PixelBasis, PolynomialField
 
-_STRIP = 32
+_STRIP = 16
 """Rows that polynomials are evaluated on at a time."""
 
 
