@@ -106,6 +106,9 @@ MASK_PLANES: tuple[MaskPlane, ...] = _all_planes()
 MASK_BITS: Mapping[str, int] = {name: bit for bit, name in enumerate(_BIT_ORDER)}
 """Bit of each plane in the uint32 mask words of a stamp."""
 
+_ROWS = 32
+"""Rows of an image whose bits are looked at together."""
+
 _IMAGE_PLANES = tuple(plane for plane in MASK_PLANES if plane.name != "OFF_IMAGE")
 
 
@@ -146,9 +149,14 @@ def masked_by(mask: Mask, names: Iterable[str]) -> np.ndarray:
     array, bits = mask.array, mask.schema.bitmask(*present)
     width = array.shape[-1] * array.itemsize
     if width in (1, 2, 4, 8) and array.flags.c_contiguous:
-        # All bytes of a pixel as one number.
+        # All bytes of a pixel as one number, some rows at a time: a plane of the bits would not stay in the cache.
         word = np.dtype(f"u{width}")
-        return (array.view(word)[..., 0] & bits.view(word)[0]) != 0
+        words, wanted = array.view(word)[..., 0], bits.view(word)[0]
+        masked = np.empty(words.shape, dtype=bool)
+        for start in range(0, len(words), _ROWS):
+            rows = slice(start, start + _ROWS)
+            np.not_equal(words[rows] & wanted, 0, out=masked[rows])
+        return masked
     return ((array & bits) != 0).any(axis=-1)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import scipy.ndimage
 import sep
 
+from .quantiles import median, quantile
+
 _MESH = 64
 """Mesh of the background above which sources are looked for [pixel]."""
 
@@ -39,7 +41,7 @@ def source_pixels(pixels: np.ndarray, variance: np.ndarray, bad: np.ndarray) -> 
     above -= sep.Background(above, mask=bad, bw=_MESH, bh=_MESH).back()
     pull = np.where(bad, 0.0, above / np.sqrt(np.where(bad, 1.0, variance)))
     # White noise of unit variance has variance 1 / (4 pi s^2) after a Gaussian of width s.
-    smoothed = scipy.ndimage.gaussian_filter(pull, _SMOOTHING) * np.sqrt(4.0 * np.pi) * _SMOOTHING
+    smoothed = scipy.ndimage.gaussian_filter(pull, _SMOOTHING) * np.float32(np.sqrt(4.0 * np.pi) * _SMOOTHING)
     # Correlated noise has more; the lower side of the distribution, free of sources, tells how much.
-    low, middle = np.percentile(smoothed[~bad], [15.87, 50.0])
-    return smoothed > _THRESHOLD * max(1.0, float(middle - low))
+    good = smoothed[~bad]
+    return smoothed > _THRESHOLD * max(1.0, median(good) - quantile(good, 0.1587))

@@ -66,7 +66,9 @@ class PolynomialField:
         u, v = self.normalise(np.atleast_1d(x), np.atleast_1d(y))
         tx = np.polynomial.chebyshev.chebvander(u, self.order)
         ty = np.polynomial.chebyshev.chebvander(v, self.order)
-        return np.stack([tx[:, p] * ty[:, q] for p, q in self.exponents], axis=-1)
+        p, q = np.array(self.exponents).T
+        terms: np.ndarray = np.multiply(tx[:, p], ty[:, q], order="C")
+        return terms
 
     def axis_terms(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Evaluate each term on the pixel grid of the bounding box, as the factors (x row, y column).

@@ -224,7 +224,10 @@ def _bright_star_wings(pair: ImagePair) -> np.ndarray:
         (pair.science_bad, pair.science_fill_error, pair.science_variance),
         (pair.template_bad, pair.template_fill_error, pair.template_variance),
     ):
-        bright[bad] |= fill_error > _BRIGHT_FILL_SIGMA * np.sqrt(variance[bad])
+        # Places in one dimension are several times as fast as a mask in two.
+        rows, columns = np.divmod(np.flatnonzero(bad), bad.shape[1])
+        chosen = fill_error > _BRIGHT_FILL_SIGMA * np.sqrt(variance[rows, columns])
+        bright[rows[chosen], columns[chosen]] = True
     widest = float(max(fwhm(pair.science_psf.centre()), fwhm(pair.template_psf.centre())))
     return grow(bright, round(_WINGS_IN_FWHM * widest))
 

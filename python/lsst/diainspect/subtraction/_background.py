@@ -9,6 +9,7 @@ import scipy.interpolate
 import scipy.ndimage
 
 from ..compiled import compiled
+from ..quantiles import median
 
 _CLIP = 3.0
 """Pixels this many sigma from the background, and their neighbours, are left out."""
@@ -55,7 +56,7 @@ def subtract_background(
     strips = [slice(bottom, top) for bottom, top in zip(edges[0][:-1], edges[0][1:], strict=True)]
     along_y, along_x = _interpolation(edges[0]), _interpolation(edges[1]).T
     area = np.outer(np.diff(edges[0]), np.diff(edges[1]))
-    mesh = np.full(area.shape, np.median(image[::4, ::4][~bad[::4, ::4]]), dtype=np.float32)
+    mesh = np.full(area.shape, median(image[::4, ::4][~bad[::4, ::4]]), dtype=np.float32)
     for _ in range(_ROUNDS):
         count, total = np.zeros(area.shape), np.zeros(area.shape)
         # A row of cells at a time, which stays in the processor's cache.

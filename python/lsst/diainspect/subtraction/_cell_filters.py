@@ -21,6 +21,7 @@ from functools import lru_cache
 import numpy as np
 import scipy.fft
 
+from ..quantiles import median
 from ._cell_products import add_products, slope_products
 from ._cell_sums import add_linear, add_scores, add_variance
 from ._cells import CellGrid
@@ -169,7 +170,7 @@ def score_difference(
     whitened = difference if noise_field is None else np.zeros(grid.shape, dtype=np.float32)
     whitening: np.ndarray | None = None
     variance_factor = np.float32(1.0)
-    template_level = np.float32(np.median(pair.template[::8, ::8]))
+    template_level = np.float32(median(pair.template[::8, ::8].ravel()))
 
     def squared(transfer: np.ndarray) -> np.ndarray:
         weights = scipy.fft.irfft2(transfer, s=(filter_window, filter_window)) ** 2

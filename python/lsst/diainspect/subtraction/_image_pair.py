@@ -16,6 +16,7 @@ from lsst.images.psfs import PointSpreadFunction
 
 from ..masks import PLANES_BAD_FOR_SUBTRACTION, masked_by
 from ..psf import PixelBasisPsf
+from ..quantiles import median
 from ._errors import AllPixelsMaskedError, NoOverlapError, NoPsfError, UnitMismatchError
 from ._sparse_tiles import around, tiles_with
 
@@ -106,7 +107,7 @@ class ImagePair:
         science, template = science[bounds], template[bounds]
         science_pixels, science_variance, science_bad = _planes(science, "science image", bad_planes)
         template_pixels, template_variance, template_bad = _planes(template, "template", bad_planes)
-        good_fraction = 1.0 - float((science_bad | template_bad).mean())
+        good_fraction = 1.0 - np.count_nonzero(science_bad | template_bad) / science_bad.size
         if good_fraction < min_good_fraction:
             raise AllPixelsMaskedError(
                 f"Only {good_fraction:.2%} of the {bounds.x.size} x {bounds.y.size} common pixels are good in "
@@ -164,11 +165,11 @@ def _planes(
     if factor != 1.0:
         pixels, variance = pixels * np.float32(factor), variance * np.float32(factor**2)
     bad = masked_by(image.mask, bad_planes)
-    # A sum over all is finite only if all are, and most images need no look at each pixel.
-    if not np.isfinite(pixels.sum()):
+    # Extremes are NaN or infinite if a pixel is, and most images need no look at each pixel.
+    if not np.isfinite([pixels.min(), pixels.max()]).all():
         bad |= ~np.isfinite(pixels)
     # Not greater than zero is not positive or NaN.
-    if not (variance.min() > 0 and np.isfinite(variance.sum())):
+    if not (variance.min() > 0 and np.isfinite(variance.max())):
         bad |= ~((variance > 0) & np.isfinite(variance))
     return pixels, variance, bad
 
@@ -206,7 +207,7 @@ def _level(pixels: np.ndarray, bad: np.ndarray) -> float:
         good = ~bad[::stride, ::stride]
         if good.sum() >= _LEVEL_PIXELS:
             break
-    return float(np.median(pixels[::stride, ::stride][good])) if good.any() else 0.0
+    return median(pixels[::stride, ::stride][good]) if good.any() else 0.0
 
 
 def fill_bad_pixels(pixels: np.ndarray, bad: np.ndarray) -> np.ndarray:

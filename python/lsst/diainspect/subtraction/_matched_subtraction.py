@@ -23,7 +23,7 @@ from ._kernel_sources import KernelSources
 from ._sky_variance import SkyVariance
 from ._subtraction import SubtractionResult, SubtractorConfig
 from ._transfer import image_from_transfer, transfer_from_image
-from ._varying_convolution import evaluate_polynomial
+from ._varying_convolution import polynomial_strips
 
 
 def choose_direction(pair: ImagePair, convolve: str) -> str:
@@ -81,7 +81,6 @@ def subtract_matched(
     window = filter_window(pair, kernel.size)
     grid = CellGrid.for_fields(pair.shape, fields, config.cellSize, config.cellHalo, min_window=window)
     x_first, y_first = pair.bounds.x.start, pair.bounds.y.start
-    level = evaluate_polynomial(kernel.field, background)
 
     def kernel_at(x: float, y: float) -> tuple[np.ndarray]:
         return (kernel.at(x + x_first, y + y_first),)
@@ -92,17 +91,19 @@ def subtract_matched(
     if direction == "template":
         flux_ratio = float(kernel_sum)
         template_matched = filter_in_cells(grid, (pair.template,), kernel_at)
-        matched_difference = pair.science - template_matched
-        matched_difference -= level
+        matched_difference = np.empty_like(template_matched)
+        for rows, (level,) in polynomial_strips(kernel.field, background):
+            matched_difference[rows] = pair.science[rows] - template_matched[rows] - level
     else:
         flux_ratio = float(1.0 / kernel_sum)
-        inverse_sum = 1.0 / evaluate_polynomial(kernel.field, kernel.basis.sum(axis=(1, 2)))
-        template_matched = (pair.template - level) * inverse_sum
         matched_difference = filter_in_cells(grid, (pair.science,), kernel_at)
-        matched_difference *= inverse_sum
-        matched_difference -= template_matched
-        del inverse_sum
-    del level
+        template_matched = np.empty_like(matched_difference)
+        for rows, (level, local_sum) in polynomial_strips(
+            kernel.field, background, kernel.basis.sum(axis=(1, 2))
+        ):
+            inverse_sum = 1.0 / local_sum
+            template_matched[rows] = (pair.template[rows] - level) * inverse_sum
+            matched_difference[rows] = matched_difference[rows] * inverse_sum - template_matched[rows]
     # Filled pixels and what the kernel made of them say nothing about the sky, and must not ring.
     convolved_inputs = {
         "template": (pair.template_variance, pair.template_bad, pair.template_fill_error, kernel.centre()),

@@ -6,6 +6,8 @@ __all__ = ["SkyVariance"]
 
 import numpy as np
 
+from ..quantiles import median
+
 _STRIDE = 3
 """Of the pixels of a cell one in so many rows and columns is looked at: the median is good to a per mille still."""
 
@@ -38,10 +40,10 @@ class SkyVariance:
             for i, (left, right) in enumerate(zip(sampled[1][:-1], sampled[1][1:], strict=True)):
                 cell_good = good[bottom:top, left:right]
                 if cell_good.mean() > 0.05:
-                    medians[j, i] = np.median(variance[bottom:top, left:right][cell_good])
+                    medians[j, i] = median(variance[bottom:top, left:right][cell_good])
         unknown = np.isnan(medians)
         if unknown.any():
-            medians[unknown] = np.median(variance[good])
+            medians[unknown] = median(variance[good])
         self._centres = [0.5 * (edge[:-1] + edge[1:]) - 0.5 for edge in edges]
         self._medians = medians
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
-import scipy.ndimage
+
+from ..compiled import compiled
 
 _TILE = 128
 """Side of a tile [pixel]."""
@@ -65,9 +66,35 @@ def grow(mask: np.ndarray, radius: int) -> np.ndarray:
     if radius <= 0:
         return mask
     grown = np.zeros_like(mask)
-    for tile, *_ in tiles_with(mask):
-        wide, own = around(tile, radius, mask.shape)
-        only = np.zeros(tuple(part.stop - part.start for part in wide), dtype=bool)
-        only[own] = mask[tile]
-        grown[wide] |= scipy.ndimage.distance_transform_edt(~only) <= radius
+    half_widths = np.sqrt(radius**2 - np.arange(radius + 1) ** 2).astype(int)
+    _add_disks(np.flatnonzero(mask), half_widths, grown)
     return grown
+
+
+@compiled
+def _add_disks(places: np.ndarray, half_widths: np.ndarray, grown: np.ndarray) -> None:
+    """Add disks around pixels of a plane, given by their places in one dimension in rising order.
+
+    Parameters
+    ----------
+    places : `numpy.ndarray`, (N,)
+        The pixels.
+    half_widths : `numpy.ndarray`, (radius + 1,)
+        Pixels of the disk on either side of its centre, by distance in y.
+    grown : `numpy.ndarray`, (height, width), bool
+        Plane to add to.
+    """
+    height, width = grown.shape
+    radius = len(half_widths) - 1
+    first = 0
+    while first < len(places):
+        # Neighbours in a row together.
+        row, start = divmod(places[first], width)
+        stop = start + 1
+        first += 1
+        while first < len(places) and stop < width and places[first] == row * width + stop:
+            stop += 1
+            first += 1
+        for j in range(max(0, row - radius), min(height, row + radius + 1)):
+            reach = half_widths[abs(j - row)]
+            grown[j, max(0, start - reach) : min(width, stop + reach)] = True

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["convolve_varying", "evaluate_polynomial"]
+__all__ = ["convolve_varying", "polynomial_strips"]
+
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.fft
 
 from ..psf import PixelBasis, PolynomialField
+
+_STRIP = 16
+"""Rows that polynomials are evaluated on at a time."""
 
 
 def convolve_varying(image: np.ndarray, kernel: PixelBasis) -> np.ndarray:
@@ -41,11 +46,31 @@ def convolve_varying(image: np.ndarray, kernel: PixelBasis) -> np.ndarray:
     return convolved
 
 
-def evaluate_polynomial(field: PolynomialField, coefficients: np.ndarray) -> np.ndarray:
-    """Evaluate a polynomial on the pixels of its field; returns (height, width), float32."""
-    # The sum over products of factors in x and y is a matrix product.
-    matrix = field.chebyshev_matrix(coefficients)
+def polynomial_strips(
+    field: PolynomialField, *coefficients: np.ndarray
+) -> Iterator[tuple[slice, tuple[np.ndarray, ...]]]:
+    """Evaluate polynomials on the pixels of their field, some rows at a time, which stay in the processor's cache.
+
+    Parameters
+    ----------
+    field : `PolynomialField`
+        Terms.
+    *coefficients : `numpy.ndarray`, (n_terms,)
+        Coefficients of each polynomial.
+
+    Yields
+    ------
+    rows : `slice`
+        Rows of the field.
+    values : `tuple` [`numpy.ndarray`, ...], each (n_rows, width), float32
+        Values of each polynomial there.
+    """
     u, _ = field.normalise(np.arange(field.bounds.x.start, field.bounds.x.stop), np.zeros(1))
     _, v = field.normalise(np.zeros(1), np.arange(field.bounds.y.start, field.bounds.y.stop))
     along_x, along_y = (np.polynomial.chebyshev.chebvander(t, field.order) for t in (u, v))
-    return (along_y @ matrix).astype(np.float32) @ along_x.T.astype(np.float32)
+    along_x = along_x.T.astype(np.float32)
+    # The sum over products of factors in x and y is a matrix product.
+    factors = [(along_y @ field.chebyshev_matrix(values)).astype(np.float32) for values in coefficients]
+    for start in range(0, len(v), _STRIP):
+        rows = slice(start, min(start + _STRIP, len(v)))
+        yield rows, tuple(factor[rows] @ along_x for factor in factors)

@@ -18,6 +18,8 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 
+from ..quantiles import median
+
 _MAX_LAG = 8
 """Largest lag of the autocovariance that is measured [pixel]: resampling kernels reach over 3 to 6."""
 
@@ -177,7 +179,7 @@ def measure_noise(
     nowhere = np.zeros((len(pull), size, size))
     if n_pixels < 100 * size**2:
         return NoiseField(NoiseSpectrum(white, 0.0, n_pixels), x, y, nowhere)
-    used = sky & (np.abs(pull - np.median(pull[sky])) < _CLIP * np.std(pull[sky]))
+    used = sky & (np.abs(pull - median(pull[sky])) < _CLIP * np.std(pull[sky]))
     values = np.where(used, pull - pull[used].mean(), 0.0)
     shape = tuple(scipy.fft.next_fast_len(length + _MAX_LAG, real=True) for length in values.shape[1:])
 

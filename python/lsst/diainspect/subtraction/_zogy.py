@@ -10,7 +10,6 @@ from __future__ import annotations
 
 __all__ = ["ZogyConfig", "ZogySubtractor"]
 
-from functools import cache
 from typing import ClassVar
 
 import lsst.pex.config as pexConfig
@@ -95,7 +94,6 @@ class ZogySubtractor(Subtractor):
         # Where a filter is cut, what the two make of a bright star does not cancel.
         window = min(max(filter_window(pair), _LEAST_WINDOW), grid.window_size)
 
-        @cache
         def filters_at(x: float, y: float, window: int) -> LocalFilters:
             dx, dy = registration.offset_at(x + x_first, y + y_first)
             science_psf, template_psf = (
