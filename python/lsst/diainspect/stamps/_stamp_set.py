@@ -225,7 +225,13 @@ class StampSet:
         images : `numpy.ndarray`, (N, size, size), float32
             Within 1e-4 of the peak of a shift in the Fourier plane; zero where the source has no position.
         """
-        return self.keep(("centred", name), lambda: self.models[name].shifted(self.dx, self.dy, self.size))
+        return self.keep(("centred", name), lambda: self._centred_model(name))
+
+    def _centred_model(self, name: str) -> np.ndarray:
+        whole, index = self._whole()
+        if whole is not None and ("centred", name) in whole._kept:
+            return np.ascontiguousarray(whole.centred_model(name)[index])
+        return self.models[name].shifted(self.dx, self.dy, self.size)
 
     def centred_gradient(self, name: str, size: int) -> np.ndarray:
         """Return a PSF at the position of every source, and its derivatives by that; the largest is kept.
