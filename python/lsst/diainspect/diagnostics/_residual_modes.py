@@ -383,7 +383,7 @@ class ResidualModesDiagnostic(Diagnostic):
     ) -> np.ndarray:
         """Return the columns of the fits, (N, 9, size * size): modes and flux scale per unit flux."""
         size = stamps.size
-        columns = np.empty((len(rows), _N_COLUMNS, size, size), dtype=np.float32)
+        columns: np.ndarray = np.empty((len(rows), _N_COLUMNS, size, size), dtype=np.float32)
         own = {name: model[rows] for name, model in stamps.models.items()}
         # Modes and flux scale are put where they belong; the second derivative for a while where the constant is.
         names = (*MODE_NAMES, "source", *(("width2",) if half_width.any() else ()))

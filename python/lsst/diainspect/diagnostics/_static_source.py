@@ -182,7 +182,7 @@ def _equations(
     own = stamps.models if n == len(stamps) else {name: model[rows] for name, model in stamps.models.items()}
     whole_x, whole_y = np.rint(x).astype(int), np.rint(y).astype(int)
     own_x, own_y = x - whole_x, y - whole_y
-    images = np.empty((n, len(columns) + 1, size, size), dtype=np.float32)
+    images: np.ndarray = np.empty((n, len(columns) + 1, size, size), dtype=np.float32)
     models.images(plane, own, own_x, own_y, size, columns, images[:, :-1])
     images[:, -1] = 1.0
     images = images.reshape(n, -1, size * size)
