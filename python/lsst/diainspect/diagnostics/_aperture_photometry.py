@@ -90,14 +90,16 @@ class AperturePhotometryDiagnostic(Diagnostic):
         values = {}
         located = np.isfinite(core.dx) & np.isfinite(core.dy)
         x, y = (np.where(located, d, 0.0) for d in (core.dx, core.dy))
-        psf = core.centred_model("differencePsf").reshape(n, -1)
+        # That of the whole stamps, which the local noise needs too.
+        psf = stamps.centred_model("differencePsf")
         for start, plane in _SIDES.items():
             sums = np.empty((n, len(radii), _N_SUMS))
             n_good = np.empty(n, dtype=int)
             _add_apertures(
                 stamps.good_pixels(plane),
                 stamps.weight(plane),
-                psf,
+                psf if start == "ap" else psf[:0],
+                core.size,
                 x,
                 y,
                 np.array(radii, dtype=np.float32),
@@ -132,6 +134,7 @@ def _add_apertures(
     pixels: np.ndarray,
     weight: np.ndarray,
     psf: np.ndarray,
+    size: int,
     x: np.ndarray,
     y: np.ndarray,
     radii: np.ndarray,
@@ -140,16 +143,14 @@ def _add_apertures(
 ) -> None:
     """Fill the sums (N, n_radii, 4) over the apertures about (x, y) of pixels, a^2 variance, PSF, and PSF seen.
 
-    The PSFs are those of the middle of the pixels (N, size, size); what is good there is counted.
+    They are in the middle, of a size, of stamps; what is good there is counted. Without PSFs their sums are zero.
     """
-    n, n_pixels = psf.shape
-    size = int(np.rint(np.sqrt(n_pixels)))
-    low = pixels.shape[1] // 2 - size // 2
+    low, n_pixels = pixels.shape[1] // 2 - size // 2, size * size
     distance, variance = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
     data, inverse = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
-    seen = np.empty(n_pixels, np.float32)
+    model, seen = np.empty(n_pixels, np.float32), np.empty(n_pixels, np.float32)
     zero, one, half = np.float32(0.0), np.float32(1.0), np.float32(0.5)
-    for source in range(n):
+    for source in range(len(pixels)):
         own_x, own_y = np.float32(x[source] + size // 2), np.float32(y[source] + size // 2)
         for i in range(size):
             up = (np.float32(i) - own_y) ** 2
@@ -159,7 +160,11 @@ def _add_apertures(
                 away[j] = np.sqrt(up + (np.float32(j) - own_x) ** 2)
                 row[j] = pixels[source, low + i, low + j]
                 weight_row[j] = weight[source, low + i, low + j]
-        model, number = psf[source], 0
+            if len(psf):
+                model_row = model[i * size : (i + 1) * size]
+                for j in range(size):
+                    model_row[j] = psf[source, low + i, low + j]
+        number = 0
         for k in range(n_pixels):
             good = inverse[k] > zero
             variance[k] = one / inverse[k] if good else zero
@@ -167,14 +172,17 @@ def _add_apertures(
             number += good
         n_good[source] = number
         for r in range(len(radii)):
-            flux, squared, whole, there = zero, zero, zero, zero
             rim = radii[r] + half
+            flux, squared, whole, there = zero, zero, zero, zero
             for k in range(n_pixels):
                 part = min(max(rim - distance[k], zero), one)
                 flux += part * data[k]
                 squared += part * part * variance[k]
-                whole += part * model[k]
-                there += part * seen[k]
+            if len(psf):
+                for k in range(n_pixels):
+                    part = min(max(rim - distance[k], zero), one)
+                    whole += part * model[k]
+                    there += part * seen[k]
             sums[source, r, _FLUX], sums[source, r, _VARIANCE] = flux, squared
             sums[source, r, _PSF], sums[source, r, _SEEN_PSF] = whole, there
 

@@ -23,6 +23,9 @@ _AB_ZERO = 31.4
 _KERNEL_SIGMAS = 6.0
 """Reach of the Gaussian for neighbours: beyond, single precision does not see it at its peak."""
 
+_ROWS = 16
+"""Rows that are smoothed along their columns together."""
+
 
 class ContextConfig(DiagnosticConfig):
     """Configuration of `ContextDiagnostic`."""
@@ -247,7 +250,7 @@ def _find_nearest_peaks(
     padded = np.zeros((size + 2 * reach) * width, np.float32)
     columns = np.empty((size, width), np.float32)
     smooth = np.empty((size, size), np.float32)
-    done = np.empty(size, np.bool_)
+    columns_done, row_done = np.empty(size // _ROWS + 1, np.bool_), np.empty(size, np.bool_)
     kernel_sum = kernel[0]
     for k in range(1, reach + 1):
         kernel_sum += np.float32(2.0) * kernel[k]
@@ -259,10 +262,24 @@ def _find_nearest_peaks(
             source, target = pixels[n, low + i, low : low + size], padded[start : start + size]
             for j in range(size):
                 target[j] = source[j]
-        _smooth_columns(padded, width, kernel, columns.reshape(-1))
-        done[:] = False
+        columns_done[:], row_done[:] = False, False
         nearest = np.inf
-        for y in range(1, size - 1):
+        # From the source's row outwards, because most of those that have a neighbour have it close by.
+        own_y = size // 2 + dy[n]
+        up = max(int(np.ceil(own_y)), 1) if np.isfinite(own_y) else size
+        down = min(up - 1, size - 2)
+        while up < size - 1 or down > 0:
+            upwards = down <= 0 or (up < size - 1 and up - own_y < own_y - down)
+            y = up if upwards else down
+            if upwards:
+                up += 1
+            else:
+                down -= 1
+            if abs(y - own_y) > min(radius, nearest):
+                break
+            # A call takes as long as some rows.
+            if not columns_done[y // _ROWS]:
+                _smooth_columns_about(padded, y, width, kernel, columns, columns_done)
             # Most rows have nothing, and most of those cannot: the largest pixel all over the kernel is not enough.
             # Not the largest is looked for, but any: the compiler makes vectors of that loop and not of the other.
             possible, row = False, columns[y]
@@ -270,14 +287,15 @@ def _find_nearest_peaks(
                 possible |= row[x] > least
             if not possible:
                 continue
-            _smooth_row(columns, y, kernel, smooth, done)
+            _smooth_row(columns, y, kernel, smooth, row_done)
             above, row = False, smooth[y]
             for x in range(1, size - 1):
                 above |= row[x] > limit
             if not above:
                 continue
-            _smooth_row(columns, y - 1, kernel, smooth, done)
-            _smooth_row(columns, y + 1, kernel, smooth, done)
+            for other in (y - 1, y + 1):
+                _smooth_columns_about(padded, other, width, kernel, columns, columns_done)
+                _smooth_row(columns, other, kernel, smooth, row_done)
             for x in range(1, size - 1):
                 value = smooth[y, x]
                 if not value > limit:
@@ -290,6 +308,19 @@ def _find_nearest_peaks(
                 if highest and away <= radius and away < nearest:
                     nearest = away
                     distance[n], peak[n] = away, value
+
+
+@compiled
+def _smooth_columns_about(
+    padded: np.ndarray, y: int, width: int, kernel: np.ndarray, columns: np.ndarray, done: np.ndarray
+) -> None:
+    """Fill a row smoothed along the columns, and the others of its group, unless that was done."""
+    group = y // _ROWS
+    if done[group]:
+        return
+    done[group] = True
+    first = group * _ROWS
+    _smooth_columns(padded[first * width :], width, kernel, columns[first : first + _ROWS].reshape(-1))
 
 
 @compiled

@@ -99,11 +99,15 @@ class LocalNoiseDiagnostic(Diagnostic):
         grid = np.arange(size) - size // 2
         distance = np.hypot(grid, grid[:, None])
         outside = distance > self.config.innerRadius
-        ordered = np.empty((n, np.count_nonzero(outside)), dtype=np.float32)
+        ordered, n_pixels = np.empty((n, np.count_nonzero(outside)), dtype=np.float32), np.empty(n, dtype=int)
         _pulls_outside(
-            pixels.reshape(n, -1), weight.reshape(n, -1), np.flatnonzero(outside).astype(np.uint32), ordered
+            pixels.reshape(n, -1),
+            weight.reshape(n, -1),
+            np.flatnonzero(outside).astype(np.uint32),
+            ordered,
+            n_pixels,
         )
-        median, sigma, n_pixels = _median_and_sigma(ordered)
+        median, sigma = _median_and_sigma(ordered, n_pixels)
         model = np.zeros((0, size, size), dtype=np.float32)
         if "differencePsf" in stamps.models:
             model = stamps.centred_model("differencePsf")
@@ -153,17 +157,22 @@ class LocalNoiseDiagnostic(Diagnostic):
 
 
 @compiled
-def _pulls_outside(pixels: np.ndarray, weight: np.ndarray, outside: np.ndarray, pulls: np.ndarray) -> None:
-    """Fill the pulls of pixels (N, K) at some places; infinite where bad."""
+def _pulls_outside(
+    pixels: np.ndarray, weight: np.ndarray, outside: np.ndarray, pulls: np.ndarray, n_good: np.ndarray
+) -> None:
+    """Fill the pulls of pixels (N, K) at some places, infinite where bad, and the numbers of the finite ones."""
     n_pixels = pixels.shape[1]
     own = np.empty(n_pixels, np.float32)
     for n in range(len(pixels)):
         for k in range(n_pixels):
             good = weight[n, k] > np.float32(0.0)
             own[k] = pixels[n, k] * np.sqrt(weight[n, k]) if good else np.float32(np.inf)
-        result = pulls[n]
+        result, number = pulls[n], 0
         for i in range(len(outside)):
             result[i] = own[outside[i]]
+        for i in range(len(outside)):
+            number += np.isfinite(result[i])
+        n_good[n] = number
 
 
 @compiled
@@ -259,12 +268,11 @@ def _add_up(
         chi2[n] = mean / n_rings if n_rings else np.nan
 
 
-def _median_and_sigma(pulls: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return median and half the range from the 16th to the 84th percentile of the finite pulls, and their number.
+def _median_and_sigma(pulls: np.ndarray, n_good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return median and half the range from the 16th to the 84th percentile of the finite pulls, ``n_good`` in number.
 
     The pulls (N, K), infinite where bad, are sorted in place.
     """
-    n_good = np.isfinite(pulls).sum(axis=1)
     ordered = pulls
     ordered.sort(axis=1)
     rows = np.arange(len(pulls))
@@ -281,7 +289,7 @@ def _median_and_sigma(pulls: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     median = np.where(measurable, quantiles[1], np.nan)
     with np.errstate(invalid="ignore"):
         sigma = np.where(measurable, 0.5 * (quantiles[2] - quantiles[0]), np.nan)
-    return median, sigma, n_good
+    return median, sigma
 
 
 diagnostic_registry.register("localNoise", LocalNoiseDiagnostic)

@@ -9,10 +9,12 @@ from typing import ClassVar
 import lsst.pex.config as pexConfig
 import numpy as np
 
+from ..compiled import compiled
 from ..masks import MASK_BITS, words_masked_by
+from ..psf import centre_crop, disk_mask
 from ..stamps import StampSet
 from ._diagnostic import Diagnostic, DiagnosticColumn, DiagnosticConfig, diagnostic_registry
-from ._disk import central_disk, disk_size
+from ._disk import disk_size
 
 
 class MaskFractionsConfig(DiagnosticConfig):
@@ -72,25 +74,42 @@ class MaskFractionsDiagnostic(Diagnostic):
         """Measure; see `Diagnostic.measure`."""
         n = len(stamps)
         words = stamps.planes["mask"].reshape(n, -1)
-        core = stamps.cropped(disk_size(self.config.coreRadius))
-        core_words = core.planes["mask"].reshape(n, -1)
-        disk = central_disk(core, self.config.coreRadius)
+        size = min(disk_size(self.config.coreRadius), stamps.size)
+        disk = disk_mask(size, stamps.dx, stamps.dy, self.config.coreRadius).reshape(n, -1)
         n_core = disk.sum(axis=1)
         # Most stamps have none of the planes.
         together = np.bitwise_or.reduce(words, axis=1)
         touched = np.flatnonzero(words_masked_by(together, self.config.planes))
+        core_words = centre_crop(stamps.planes["mask"], size)[touched].reshape(len(touched), -1)
+        bits = np.array([1 << MASK_BITS[plane] for plane in self.config.planes], dtype=np.uint32)
+        counts = np.empty((2, len(touched), len(bits)))
+        core_words = np.where(disk[touched], core_words, np.uint32(0))
+        # Compiled loops take the machine's byte order only, and files have another.
+        for own, rows, count in zip(
+            (core_words, words), (np.arange(len(touched)), touched), counts, strict=True
+        ):
+            _count_masked(np.asarray(own, dtype=np.uint32), rows, bits, count)
         values = {}
-        for plane in self.config.planes:
+        for column, plane in enumerate(self.config.planes):
             in_core, in_stamp = np.zeros(n), np.zeros(n)
             in_core[n_core == 0] = np.nan
-            own = touched[words_masked_by(together[touched], [plane])]
-            if len(own):
-                masked = words_masked_by(core_words[own], [plane])
-                with np.errstate(invalid="ignore"):
-                    in_core[own] = (masked * disk[own]).sum(axis=1) / n_core[own]
-                in_stamp[own] = words_masked_by(words[own], [plane]).mean(axis=1)
+            with np.errstate(invalid="ignore"):
+                in_core[touched] = counts[0, :, column] / n_core[touched]
+            in_stamp[touched] = counts[1, :, column] / words.shape[1]
             values[f"{plane}_core"], values[f"{plane}_stamp"] = in_core, in_stamp
         return values
+
+
+@compiled
+def _count_masked(words: np.ndarray, rows: np.ndarray, bits: np.ndarray, counts: np.ndarray) -> None:
+    """Fill the numbers (n, P) of the words in some rows (of N, K) that have each of P bits."""
+    for n in range(len(rows)):
+        own = words[rows[n]]
+        for p in range(len(bits)):
+            number, bit = np.uint32(0), bits[p]
+            for k in range(len(own)):
+                number += np.uint32((own[k] & bit) != 0)
+            counts[n, p] = number
 
 
 diagnostic_registry.register("maskFractions", MaskFractionsDiagnostic)

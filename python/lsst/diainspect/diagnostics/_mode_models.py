@@ -81,6 +81,7 @@ class ModeModels:
         dy: np.ndarray,
         size: int,
         columns: tuple[str, ...] = ("source",),
+        images: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return images of N sources.
 
@@ -97,6 +98,8 @@ class ModeModels:
             Side of the result [pixel].
         columns : `tuple` [`str`], optional
             Which of `COLUMNS`.
+        images : `numpy.ndarray`, (N, len(columns), size, size), float32, optional
+            Where to put the result; the images of one source follow each other in memory.
 
         Returns
         -------
@@ -108,15 +111,19 @@ class ModeModels:
             psf_name, filter_name = "differencePsf", None
         index = tuple(COLUMNS.index(name) for name in columns)
         parts = [models[name] for name in (psf_name, filter_name) if name is not None]
+        if images is None:
+            images = np.empty((len(dx), len(columns), size, size), dtype=np.float32)
         if any(model.coefficients is None for model in parts):
-            return _direct(parts, dx, dy, size, index)
+            images[:] = _direct(parts, dx, dy, size, index)
+            return images
         if kind not in self._tables:
             self._make_table(kind, [model.basis for model in parts])
         weights = np.ones((len(dx), 1))
         for model, reduce in zip(parts, self._reduce[kind], strict=True):
             outer = weights[:, :, None] * (model.coefficients @ reduce)[:, None, :]
             weights = outer.reshape(len(outer), -1)
-        return self._tables[kind].evaluate(weights, dx, dy, size, index)
+        self._tables[kind].evaluate(weights, dx, dy, index, images)
+        return images
 
     def _make_table(self, kind: str, bases: list[np.ndarray]) -> None:
         canvas = self._canvas[kind]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..compiled import compiled
-from ..stamps import FineImages, fine_weights, move_fine_image, row_length
+from ..stamps import NOWHERE, FineImages, fine_weights, move_fine_image, row_length
 
 _FIRST_DAMPING = 1e-2
 _LARGEST_DAMPING = 1e8
@@ -252,7 +252,11 @@ def _fit_all(
     n_parameters = parameters.shape[1]
     size = int(np.rint(np.sqrt(data.shape[1])))
     width = row_length(size)
-    window = np.empty((2, 2, width, width), np.float32)
+    # For each of the places, since they move little.
+    windows, held = (
+        np.empty((_MOST_NODES, 2, 2, width, width), np.float32),
+        np.empty((_MOST_NODES, 2), np.int64),
+    )
     partial = np.empty((2, 2, size * width + width - size), np.float32)
     images = np.empty((3, size * width), np.float32)
     # Model and derivatives; those times the weight.
@@ -279,6 +283,7 @@ def _fit_all(
         n_data[n] = number
         if number <= n_parameters or not np.isfinite(at).all():
             continue
+        held[:] = NOWHERE
         damping, cost = _FIRST_DAMPING, np.inf
         proposed[:] = at
         for iteration in range(max_iterations + 1):
@@ -304,7 +309,15 @@ def _fit_all(
             columns[:] = 0.0
             for k in range(n_places):
                 move_fine_image(
-                    samples[row], places[k, 0], places[k, 1], size, polynomials, window, partial, images
+                    samples[row],
+                    places[k, 0],
+                    places[k, 1],
+                    size,
+                    polynomials,
+                    windows[k],
+                    held[k],
+                    partial,
+                    images,
                 )
                 for p in range(n_parameters + 1):
                     for part in range(3):

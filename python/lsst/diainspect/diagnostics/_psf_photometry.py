@@ -135,9 +135,9 @@ def fit_plane_psf(stamps: StampSet, plane: str, radius: float, *, with_constant:
     """
     core = stamps.cropped(disk_size(radius))
     n = len(core)
-    design = np.empty((n, 2 if with_constant else 1, core.size**2), dtype=np.float32)
-    design[:, 0] = core.centred_model(f"{plane}Psf").reshape(n, -1)
-    design[:, 1:] = 1.0
+    design = core.centred_model(f"{plane}Psf").reshape(n, 1, -1)
+    if with_constant:
+        design = np.concatenate([design, np.ones_like(design)], axis=1)
     pixels, weight = cut_disk(stamps, plane, radius, core.size)
     fit = fit_linear(pixels, design, weight, dtype=np.float32)
     return fit if f"{plane}Variance" in stamps.planes else fit.with_errors_from_residuals()

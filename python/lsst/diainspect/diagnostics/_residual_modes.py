@@ -383,27 +383,32 @@ class ResidualModesDiagnostic(Diagnostic):
     ) -> np.ndarray:
         """Return the columns of the fits, (N, 9, size * size): modes and flux scale per unit flux."""
         size = stamps.size
-        columns = np.empty((len(rows), _N_COLUMNS, size * size), dtype=np.float32)
-        columns[:, _FLUX], columns[:, _CHANGE], columns[:, _CONSTANT] = point[rows], point[rows], 1.0
-        whole = np.arange(len(stamps)) if len(rows) == len(stamps) else rows
-        own = {
-            name: model if len(rows) == len(stamps) else model[whole] for name, model in stamps.models.items()
-        }
-        names = ("source", *MODE_NAMES, *(("width2",) if half_width.any() else ()))
-        images = models.images("filtered", own, static.x[rows] + half_x, static.y[rows] + half_y, size, names)
-        images = images.reshape(len(rows), len(names), -1)
-        columns[:, 1:_SCALE], columns[:, _SCALE] = images[:, 1 : 1 + len(MODE_NAMES)], images[:, 0]
+        columns: np.ndarray = np.empty((len(rows), _N_COLUMNS, size, size), dtype=np.float32)
+        own = {name: model[rows] for name, model in stamps.models.items()}
+        # Modes and flux scale are put where they belong; the second derivative for a while where the constant is.
+        names = (*MODE_NAMES, "source", *(("width2",) if half_width.any() else ()))
+        models.images(
+            "filtered",
+            own,
+            static.x[rows] + half_x,
+            static.y[rows] + half_y,
+            size,
+            names,
+            columns[:, 1 : 1 + len(names)],
+        )
+        columns = columns.reshape(len(rows), _N_COLUMNS, -1)
         if half_width.any():
-            columns[:, 1 + MODE_NAMES.index("width")] += images[:, -1] * half_width[:, None].astype(
+            columns[:, 1 + MODE_NAMES.index("width")] += columns[:, _CONSTANT] * half_width[:, None].astype(
                 np.float32
             )
+        columns[:, _FLUX] = columns[:, _CHANGE] = point[rows]
+        columns[:, _CONSTANT] = 1.0
         if extended.any():
             galaxies = rows[extended]
-            template = static.template
             modes = extended_modes(
                 stamps.chosen(galaxies),
-                template.x[galaxies],
-                template.y[galaxies],
+                static.template_x[galaxies],
+                static.template_y[galaxies],
                 static.flux[galaxies],
                 size,
                 self.config.radius,

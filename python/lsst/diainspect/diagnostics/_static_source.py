@@ -30,22 +30,14 @@ _COLUMNS = ("source", "shiftX", "shiftY", *STATIC_MODES)
 
 @dataclass(frozen=True)
 class ImageModes:
-    """PSF fits on one image; every array has shape (N,), NaN where a fit was not possible.
+    """Shapes on one image; every array has shape (N,), NaN where there is no static source or no fit was possible.
 
     Parameters
     ----------
-    x, y : `numpy.ndarray`
-        Positions with respect to the central pixel of the stamps [pixel].
-    flux, flux_error : `numpy.ndarray`
-        PSF flux, fitted with the position and a constant.
     shape, shape_error : `dict` [`str`, `numpy.ndarray`]
         Fractional width excess and excess shear over the PSF model, by `STATIC_MODES`.
     """
 
-    x: np.ndarray
-    y: np.ndarray
-    flux: np.ndarray
-    flux_error: np.ndarray
     shape: dict[str, np.ndarray]
     shape_error: dict[str, np.ndarray]
 
@@ -58,8 +50,10 @@ class StaticSources:
     ----------
     x, y : `numpy.ndarray`, (N,)
         Where the match puts them on the difference, with respect to the central pixel of the stamps; finite [pixel].
+    template_x, template_y : `numpy.ndarray`, (N,)
+        Where they are on the template [pixel].
     flux, flux_error : `numpy.ndarray`, (N,)
-        PSF flux on the template at the scale of the science image.
+        PSF flux on the template at the scale of the science image, fitted with the position and a constant.
     found : `numpy.ndarray`, (N,), bool
         Whether there is one, significant and near enough.
     science, template : `ImageModes`
@@ -68,6 +62,8 @@ class StaticSources:
 
     x: np.ndarray
     y: np.ndarray
+    template_x: np.ndarray
+    template_y: np.ndarray
     flux: np.ndarray
     flux_error: np.ndarray
     found: np.ndarray
@@ -102,94 +98,119 @@ def find_static_sources(
         Largest distance from the detection [pixel].
     """
     dx, dy = (np.nan_to_num(d) for d in (stamps.dx, stamps.dy))
-    template = _fit(
-        stamps, models, "template", dx - match[0], dy - match[1], radius, _ITERATIONS, max_distance
-    )
-    x, y = template.x + match[0], template.y + match[1]
-    science = _fit(stamps, models, "science", x, y, radius, 1, max_distance)
+    start_x, start_y = dx - match[0], dy - match[1]
+    own_x, own_y, fitted_x, fitted_y = start_x.copy(), start_y.copy(), start_x.copy(), start_y.copy()
+    flux, error = np.full(len(stamps), np.nan), np.full(len(stamps), np.nan)
+    reach = max_distance + _MAX_STEP
+    rows = np.arange(len(stamps))
+    for iteration in range(_ITERATIONS):
+        if len(rows) == 0:
+            break
+        # Without a variance the errors are those of what the last fit, with the shape, leaves.
+        full = iteration == _ITERATIONS - 1 and "templateVariance" not in stamps.planes
+        columns = _COLUMNS if full else _COLUMNS[:3]
+        x, y = own_x[rows], own_y[rows]
+        equations = _equations(stamps, models, "template", rows, x, y, radius, columns)
+        fit = equations.solve([0, 1, 2, len(columns)])
+        flux[rows], error[rows] = fit.amplitude[:, 0], fit.error[:, 0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            steps = fit.amplitude[:, 1:3] / fit.amplitude[:, :1]
+        steps = np.clip(np.nan_to_num(steps), -_MAX_STEP, _MAX_STEP)
+        # Negative and absent sources have no position; neither is one found by leaving the detection behind.
+        positive = fit.amplitude[:, 0] > 0
+        rows, x, y, steps = rows[positive], x[positive], y[positive], steps[positive]
+        fitted_x[rows], fitted_y[rows] = x, y
+        own_x[rows] = np.clip(x + steps[:, 0], start_x[rows] - reach, start_x[rows] + reach)
+        own_y[rows] = np.clip(y + steps[:, 1], start_y[rows] - reach, start_y[rows] + reach)
+    x, y = own_x + match[0], own_y + match[1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = (flux / error >= min_snr) & (np.hypot(x - dx, y - dy) <= max_distance) & (flux > 0)
+    found &= np.isfinite(flux)
+    rows = np.flatnonzero(found)
     scale = np.ones(len(stamps))
     if {"scienceFilter", "templateFilter"} <= stamps.models.keys():
         # What the filters do to a constant they do to fluxes; a static source vanishes from the difference.
         scale = _sums(stamps.models["templateFilter"]) / _sums(stamps.models["scienceFilter"])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        snr = template.flux / template.flux_error
-    distance = np.hypot(x - dx, y - dy)
-    found = (snr >= min_snr) & (distance <= max_distance) & (template.flux > 0)
     return StaticSources(
         x=x,
         y=y,
-        flux=template.flux * scale,
-        flux_error=template.flux_error * scale,
-        found=found & np.isfinite(template.flux),
-        science=science,
-        template=template,
+        template_x=own_x,
+        template_y=own_y,
+        flux=flux * scale,
+        flux_error=error * scale,
+        found=found,
+        science=_fit_shapes(stamps, models, "science", rows, x[rows], y[rows], radius),
+        template=_fit_shapes(stamps, models, "template", rows, fitted_x[rows], fitted_y[rows], radius),
     )
 
 
-def _fit(
+def _fit_shapes(
     stamps: StampSet,
     models: ModeModels,
     plane: str,
+    rows: np.ndarray,
     x: np.ndarray,
     y: np.ndarray,
     radius: float,
-    iterations: int,
-    max_distance: float,
 ) -> ImageModes:
-    """Fit position, flux, shape and a constant, the position by iterating unless there is one iteration only."""
-    n = len(stamps)
-    size = 2 * int(radius) + 1
-    pixels, weights = stamps.good_pixels(plane), stamps.weight(plane)
-    start_x, start_y = x, y
-    last = iterations - 1
-    for iteration in range(iterations):
-        columns = _COLUMNS if iteration == last else _COLUMNS[:3]
-        whole_x, whole_y = np.rint(x).astype(int), np.rint(y).astype(int)
-        own_x, own_y = x - whole_x, y - whole_y
-        images = np.empty((n, len(columns) + 1, size * size), dtype=np.float32)
-        images[:, :-1] = models.images(plane, stamps.models, own_x, own_y, size, columns).reshape(
-            n, len(columns), -1
-        )
-        images[:, -1] = 1.0
-        data, weight = (np.empty((n, size * size), dtype=np.float32) for _ in range(2))
-        _gather_disk(pixels, weights, whole_x, whole_y, own_x, own_y, size, radius, data, weight)
-        equations = NormalEquations.from_pixels(data, images, weight)
-        if iteration == last and f"{plane}Variance" not in stamps.planes:
-            equations = equations.with_noise_from_residuals(data, images, weight, range(len(columns) + 1))
-        constant = len(columns)
-        fit = equations.solve([0, 1, 2, constant])
-        if iterations > 1:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                steps = fit.amplitude[:, 1:3] / fit.amplitude[:, :1]
-            # Negative and absent sources have no position; neither is one found by leaving the detection behind.
-            steps[~(fit.amplitude[:, 0] > 0)] = 0.0
-            steps = np.clip(np.nan_to_num(steps), -_MAX_STEP, _MAX_STEP)
-            reach = max_distance + _MAX_STEP
-            x = np.clip(x + steps[:, 0], start_x - reach, start_x + reach)
-            y = np.clip(y + steps[:, 1], start_y - reach, start_y + reach)
-    joint = equations.solve([*range(len(columns)), constant])
-    flux, error = fit.amplitude[:, 0], fit.error[:, 0]
-    shape_error = joint.error
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return ImageModes(
-            x=x,
-            y=y,
-            flux=flux,
-            flux_error=error,
-            shape={
-                name: joint.amplitude[:, 3 + j] / joint.amplitude[:, 0] for j, name in enumerate(STATIC_MODES)
-            },
-            shape_error={
-                name: shape_error[:, 3 + j] / np.abs(joint.amplitude[:, 0])
-                for j, name in enumerate(STATIC_MODES)
-            },
-        )
+    """Fit flux, position, shape and a constant to some sources near (x, y)."""
+    shape, shape_error = ({name: np.full(len(stamps), np.nan) for name in STATIC_MODES} for _ in range(2))
+    if len(rows):
+        equations = _equations(stamps, models, plane, rows, x, y, radius, _COLUMNS)
+        fit = equations.solve(range(len(_COLUMNS) + 1))
+        flux, error = fit.amplitude[:, 0], fit.error
+        with np.errstate(invalid="ignore", divide="ignore"):
+            for name in STATIC_MODES:
+                column = _COLUMNS.index(name)
+                shape[name][rows] = fit.amplitude[:, column] / flux
+                shape_error[name][rows] = error[:, column] / np.abs(flux)
+    return ImageModes(shape, shape_error)
+
+
+def _equations(
+    stamps: StampSet,
+    models: ModeModels,
+    plane: str,
+    rows: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    radius: float,
+    columns: tuple[str, ...],
+) -> NormalEquations:
+    """Return the normal equations of some columns at positions (x, y) and, last, a constant, for some sources."""
+    n, size = len(rows), 2 * int(radius) + 1
+    own = stamps.models if n == len(stamps) else {name: model[rows] for name, model in stamps.models.items()}
+    whole_x, whole_y = np.rint(x).astype(int), np.rint(y).astype(int)
+    own_x, own_y = x - whole_x, y - whole_y
+    images: np.ndarray = np.empty((n, len(columns) + 1, size, size), dtype=np.float32)
+    models.images(plane, own, own_x, own_y, size, columns, images[:, :-1])
+    images[:, -1] = 1.0
+    images = images.reshape(n, -1, size * size)
+    data, weight = (np.empty((n, size * size), dtype=np.float32) for _ in range(2))
+    _gather_disk(
+        stamps.good_pixels(plane),
+        stamps.weight(plane),
+        rows,
+        whole_x,
+        whole_y,
+        own_x,
+        own_y,
+        size,
+        radius,
+        data,
+        weight,
+    )
+    equations = NormalEquations.from_pixels(data, images, weight)
+    if len(columns) == len(_COLUMNS) and f"{plane}Variance" not in stamps.planes:
+        equations = equations.with_noise_from_residuals(data, images, weight, range(len(columns) + 1))
+    return equations
 
 
 @compiled
 def _gather_disk(
     pixels: np.ndarray,
     weights: np.ndarray,
+    rows: np.ndarray,
     whole_x: np.ndarray,
     whole_y: np.ndarray,
     x: np.ndarray,
@@ -199,7 +220,7 @@ def _gather_disk(
     data: np.ndarray,
     weight: np.ndarray,
 ) -> None:
-    """Cut pixels about (whole_x, whole_y) from the centres of stamps, and their weights within a radius.
+    """Cut pixels about (whole_x, whole_y) from the centres of some stamps, and their weights within a radius.
 
     Beyond the stamps, and about positions (x, y) from the cut's central pixel beyond the radius, weights are zero.
     """
@@ -207,7 +228,7 @@ def _gather_disk(
     low = full // 2 - size // 2
     zero, square = np.float32(0.0), radius**2
     across = np.empty(size)
-    for n in range(len(pixels)):
+    for n in range(len(rows)):
         for j in range(size):
             across[j] = (j - size // 2 - x[n]) ** 2
         first = whole_x[n] + low
@@ -224,8 +245,8 @@ def _gather_disk(
             up = (i - size // 2 - y[n]) ** 2
             # Parts of the rows, because an index that is a sum might be negative, for all the compiler knows.
             source, inverse = (
-                pixels[n, row, first + left : first + right],
-                weights[n, row, first + left : first + right],
+                pixels[rows[n], row, first + left : first + right],
+                weights[rows[n], row, first + left : first + right],
             )
             goal, result, distance = own_data[left:right], own_weight[left:right], across[left:right]
             for j in range(len(goal)):

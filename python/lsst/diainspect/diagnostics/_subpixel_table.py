@@ -63,8 +63,13 @@ class SubpixelTable:
         self._crops: dict[tuple[int, int, int, tuple[int, ...]], np.ndarray] = {}
 
     def evaluate(
-        self, weights: np.ndarray, dx: np.ndarray, dy: np.ndarray, size: int, columns: tuple[int, ...]
-    ) -> np.ndarray:
+        self,
+        weights: np.ndarray,
+        dx: np.ndarray,
+        dy: np.ndarray,
+        columns: tuple[int, ...],
+        images: np.ndarray,
+    ) -> None:
         """Evaluate images of N sources.
 
         Parameters
@@ -73,32 +78,30 @@ class SubpixelTable:
             Weights of the shared images.
         dx, dy : `numpy.ndarray`, (N,)
             Finite positions with respect to pixel size // 2 of the result [pixel].
-        size : `int`
-            Side of the result [pixel].
         columns : `tuple` [`int`]
             Which of the P images.
-
-        Returns
-        -------
         images : `numpy.ndarray`, (N, len(columns), size, size), float32
-            Images.
+            Result; the images of one source follow each other in memory.
         """
+        size = images.shape[-1]
         reach = (self._canvas - size) // 2
         whole_x, whole_y = (np.clip(np.rint(d), -reach, reach).astype(int) for d in (dx, dy))
         phase = _polynomials(dx - whole_x, dy - whole_y)
         local = weights @ self._spatial
         factors = (phase[:, :, None] * local[:, None, :]).reshape(len(dx), -1).astype(np.float32)
         factors = factors @ self._combine
-        images = np.empty((len(dx), len(columns) * size * size), dtype=np.float32)
+        flat = images.reshape(len(dx), -1, copy=False)
         place = whole_y * (2 * reach + 1) + whole_x
-        for value in np.unique(place):
-            rows = np.flatnonzero(place == value)
-            crop = self._crop(int(whole_x[rows[0]]), int(whole_y[rows[0]]), size, columns)
-            if len(rows) == len(dx):
-                np.matmul(factors, crop, out=images)
-            else:
-                images[rows] = factors[rows] @ crop
-        return images.reshape(len(dx), len(columns), size, size)
+        places, first, number = np.unique(place, return_index=True, return_counts=True)
+        common = np.argmax(number) if len(number) else 0
+        for k in sorted(range(len(places)), key=lambda k: k != common):
+            crop = self._crop(int(whole_x[first[k]]), int(whole_y[first[k]]), size, columns)
+            # Where most have one place it is faster to write all, and then the others again, than to put all in place.
+            if k == common and 2 * number[k] > len(dx):
+                np.matmul(factors, crop, out=flat)
+                continue
+            rows = np.flatnonzero(place == places[k])
+            flat[rows] = factors[rows] @ crop
 
     def _crop(self, whole_x: int, whole_y: int, size: int, columns: tuple[int, ...]) -> np.ndarray:
         key = (whole_x, whole_y, size, columns)

@@ -2,7 +2,7 @@
 
 from ._cut import cut_stamps
 from ._detector_context import DetectorContext
-from ._fine_images import FineImages, fine_weights, move_fine_image, row_length
+from ._fine_images import NOWHERE, FineImages, fine_weights, move_fine_image, row_length
 from ._gather import gather_stamps, stamp_origin
 from ._movable_images import MovableImages
 from ._plane_names import PLANES, describe_plane, other_method
@@ -18,6 +18,7 @@ from ._stamp_set import MODELS, StampSet
 
 __all__ = [
     "MODELS",
+    "NOWHERE",
     "PLANES",
     "DetectorContext",
     "FineImages",

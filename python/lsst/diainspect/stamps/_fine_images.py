@@ -7,7 +7,7 @@ what has the power spectrum of a narrow PSF.
 
 from __future__ import annotations
 
-__all__ = ["FINE_TAPS", "FineImages", "fine_weights", "move_fine_image", "row_length"]
+__all__ = ["FINE_TAPS", "NOWHERE", "FineImages", "fine_weights", "move_fine_image", "row_length"]
 
 from functools import cache
 
@@ -17,6 +17,9 @@ from ..compiled import compiled
 
 FINE_TAPS = 8
 """Samples of an axis that make one pixel."""
+
+NOWHERE = -(2**62)
+"""Place of samples of no image."""
 
 _REACH = FINE_TAPS // 2
 """Samples of one phase among them."""
@@ -178,6 +181,7 @@ def move_fine_image(
     size: int,
     polynomials: np.ndarray,
     window: np.ndarray,
+    held: np.ndarray,
     partial: np.ndarray,
     images: np.ndarray,
 ) -> None:
@@ -194,7 +198,10 @@ def move_fine_image(
     polynomials : `numpy.ndarray`
         What `fine_weights` returns.
     window : `numpy.ndarray`, (2, 2, size + 3, row_length(size)), float32
-        Scratch.
+        Scratch: the samples about the place.
+    held : `numpy.ndarray`, (2,), int
+        Scratch: where in the image the window was cut. Samples are cut again only when it moves by one, so fits that
+        converge hardly do; it is to be `NOWHERE` for an image whose samples the window does not have.
     partial : `numpy.ndarray`, (2, 2, size * row_length(size) + 3), float32
         Scratch.
     images : `numpy.ndarray`, (3, size * row_length(size)), float32
@@ -207,7 +214,9 @@ def move_fine_image(
     farthest = float(own + size)
     base_y = _place(min(max(dy, -farthest), farthest), own, size, polynomials, along_y, slope_y)
     base_x = _place(min(max(dx, -farthest), farthest), own, size, polynomials, along_x, slope_x)
-    _cut_window(samples, base_y, base_x, window)
+    if held[0] != base_y or held[1] != base_x:
+        _cut_window(samples, base_y, base_x, window)
+        held[0], held[1] = base_y, base_x
     y0, y1, y2, y3, y4, y5, y6, y7 = along_y
     q0, q1, q2, q3, q4, q5, q6, q7 = slope_y
     x0, x1, x2, x3, x4, x5, x6, x7 = along_x
@@ -258,8 +267,10 @@ def _move(
     window = np.empty((2, 2, width, width), np.float32)
     partial = np.empty((2, 2, size * width + _REACH - 1), np.float32)
     images = np.empty((3, size * width), np.float32)
+    held = np.empty(2, np.int64)
     for n in range(len(rows)):
-        move_fine_image(samples[rows[n]], dx[n], dy[n], size, polynomials, window, partial, images)
+        held[:] = NOWHERE
+        move_fine_image(samples[rows[n]], dx[n], dy[n], size, polynomials, window, held, partial, images)
         for i in range(size):
             for j in range(size):
                 result[n, i, j] = images[0, i * width + j]

@@ -182,7 +182,8 @@ class StampSet:
         low = self.size // 2 - size // 2
         inner = slice(low, low + size)
         index = (slice(None), inner, inner)
-        sources = self.sources.copy(copy_data=False)
+        # A slice takes half the time of a copy, and shares the data too.
+        sources = self.sources[:]
         for axis in ("x0", "y0"):
             sources[axis] = sources[axis] + low
         crop = StampSet(sources, PartialPlanes(self.planes, index, size), self.models, self.context)
@@ -225,7 +226,13 @@ class StampSet:
         images : `numpy.ndarray`, (N, size, size), float32
             Within 1e-4 of the peak of a shift in the Fourier plane; zero where the source has no position.
         """
-        return self.keep(("centred", name), lambda: self.models[name].shifted(self.dx, self.dy, self.size))
+        return self.keep(("centred", name), lambda: self._centred_model(name))
+
+    def _centred_model(self, name: str) -> np.ndarray:
+        whole, index = self._whole()
+        if whole is not None and ("centred", name) in whole._kept:
+            return np.ascontiguousarray(whole.centred_model(name)[index])
+        return self.models[name].shifted(self.dx, self.dy, self.size)
 
     def centred_gradient(self, name: str, size: int) -> np.ndarray:
         """Return a PSF at the position of every source, and its derivatives by that; the largest is kept.
@@ -265,15 +272,22 @@ class StampSet:
         return self.keep(("weighed", plane), lambda: self._weigh(plane))
 
     def _weigh(self, plane: str) -> tuple[np.ndarray, np.ndarray]:
-        whole, index = self._whole()
-        if whole is not None:
-            weight, good = (np.ascontiguousarray(array[index]) for array in whole._weighed(plane))
+        if self._whole()[0] is not None:
+            weight, good = (np.ascontiguousarray(array) for array in self._part_of_weighed(plane))
             return weight, good
         names = set(PLANES_BAD_FOR_SUBTRACTION) - _PLANES_OF_THE_OTHER_IMAGE.get(plane, frozenset())
         bits = sum(1 << MASK_BITS[name] for name in names)
         return weigh_pixels(
             self.planes[plane], self.planes.get(f"{plane}Variance"), self.planes.get("mask"), bits
         )
+
+    def _part_of_weighed(self, plane: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights and good pixels as they lie in those of the whole stamps, without a copy of inner pixels."""
+        whole, index = self._whole()
+        if whole is None or ("weighed", plane) in self._kept:
+            return self._weighed(plane)
+        weight, good = whole._part_of_weighed(plane)
+        return weight[index], good[index]
 
     def to_table(self) -> Table:
         """Return everything but the models' bases as a table, one row a source."""
