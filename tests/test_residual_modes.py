@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 
 import numpy as np
 import pytest
@@ -143,6 +144,19 @@ def test_errors_follow_the_source_noise_that_filters_correlate(monkeypatch, with
     monkeypatch.setattr(_source_noise, "_BRIGHT", np.inf)
     as_if_white = significance(measure(stamps), "discoveryFlux")
     assert as_if_white.std() > 1.05 * pull.std()
+
+
+def test_errors_are_real_where_the_images_claim_more_noise_than_the_difference():
+    # As of a difference whose variance plane leaves out the noise of sources in part.
+    stamps, _ = synthetic_stamps(observed("al", "sharper"), np.random.default_rng(2), 50, snr=(400.0, 1000.0))
+    louder = {name: 20.0 * stamps.planes[name] for name in ("scienceVariance", "templateVariance")}
+    stamps = StampSet(stamps.sources, {**stamps.planes, **louder}, stamps.models)
+    with warnings.catch_warnings():
+        # Not even of what is left NaN afterwards is the root of a negative variance taken.
+        warnings.simplefilter("error", RuntimeWarning)
+        table = measure(stamps)
+    for name in ("discoveryFlux", "shiftX", "shiftNorth", "width"):
+        assert np.all(np.asarray(table[f"modes_{name}Err"]) > 0), name
 
 
 def test_modes_on_each_image_say_whose_psf_is_wrong():

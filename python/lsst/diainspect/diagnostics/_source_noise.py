@@ -85,10 +85,10 @@ def add_source_noise(
         flat = correlated.reshape(*correlated.shape[:2], -1)
         extra += flat @ flat.transpose(0, 2, 1)
         on_difference += _convolve(source, own_spread, window)
-    # The same noise, as the weights have it: without correlation.
-    diagonal = (weighted * (root * np.sqrt(np.maximum(on_difference, 0.0)))[:, None]).reshape(
-        len(rows), -1, size**2
-    )
+    # The same noise, as the weights have it: without correlation. It cannot be more than all of theirs, whatever the
+    # images' variances say, or errors would become imaginary.
+    part = np.clip(root**2 * on_difference, 0.0, 1.0)
+    diagonal = (weighted * np.sqrt(part)[:, None]).reshape(len(rows), -1, size**2)
     extra -= diagonal @ diagonal.transpose(0, 2, 1)
     noise[rows] += extra
     return replace(equations, noise=noise)
