@@ -95,6 +95,12 @@ def test_a_smaller_residual_is_better(rng):
     assert "1.00 ± 0.01, better" in real_table([real_result(rng, 1.00, 1.01)])
 
 
+def test_values_are_compared_apart_from_their_errors(rng):
+    text = real_table([real_result(rng, 1.0099, 1.01)])
+    assert "Beyond 2 paired errors: al better in 0, equal in 2" in text
+    assert "whatever the errors: al better in 1, equal in 1, worse in 0; zogy better in 0, equal in 2" in text
+
+
 def test_stored_result_makes_the_same_table(rng, tmp_path):
     result = real_result(rng, 1.02, 1.01)
     store_real(tmp_path / "real" / "pair.json", result)

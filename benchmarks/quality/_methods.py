@@ -16,9 +16,9 @@ from scipy.spatial import cKDTree
 
 from lsst.diainspect.masks import make_mask_schema
 from lsst.diainspect.psf import PixelBasisPsf
-from lsst.diainspect.subtraction import ImagePair, subtractor_registry
+from lsst.diainspect.subtraction import ImagePair, SubtractionResult, subtractor_registry
 
-from ._cost import Cost, measure_cost
+from ._cost import Cost, least_cost, measure_cost
 from ._ideal import subtract_ideal
 from ._output import MethodOutput
 from ._scenes import BenchmarkScene
@@ -75,9 +75,12 @@ def run_own(scene: BenchmarkScene, method: MethodSpec) -> tuple[MethodOutput, di
     science, template = _masked_image(scene, "science"), _masked_image(scene, "template")
     with measure_cost() as candidates_cost:
         candidates = _candidates(scene)
-    with measure_cost() as cost:
+
+    def subtract() -> SubtractionResult:
         pair = ImagePair.from_images(science, template, scene.science_psf, scene.template_psf)
-        result = subtractor.subtract(pair, candidates)
+        return subtractor.subtract(pair, candidates)
+
+    result, cost = least_cost(subtract)
     output = MethodOutput(result.score, result.difference, result.variance, result.psf, dict(result.metadata))
     return output, {"startUp": start_up, "candidates": candidates_cost, "subtract": cost}
 

@@ -6,7 +6,7 @@ __all__ = ["load_real", "real_path", "real_table", "store_real", "write_real"]
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -105,6 +105,7 @@ def real_table(results: Sequence[RealResult]) -> str:
     """Return the table as Markdown, with the number of comparisons that each method wins and loses."""
     lines = ["| pair | | al | zogy | reference |", "|---|---|---|---|---|"]
     verdicts: dict[str, Counter[str]] = {method: Counter() for method in OWN_METHODS}
+    by_value: dict[str, Counter[str]] = {method: Counter() for method in OWN_METHODS}
     worse = []
     for result in results:
         figures = dict(result.figures)
@@ -125,6 +126,7 @@ def real_table(results: Sequence[RealResult]) -> str:
             cells = []
             for method in OWN_METHODS:
                 verdict = _verdict(row, values, method)
+                by_value[method][_verdict(row, values, method, significant=False)] += 1
                 cells.append(_cell(row, values, method) + (f", {verdict}" if verdict else ""))
                 if verdict:
                     verdicts[method][verdict] += 1
@@ -137,13 +139,17 @@ def real_table(results: Sequence[RealResult]) -> str:
             lines.append("| | no reference difference comes with it | | | |")
         else:
             lines.append(f"| | reference: {result.reference} | | | |")
-    tally = "; ".join(
+    lines += ["", f"Beyond {_SIGNIFICANT:.0f} paired errors: {_tally(verdicts)}."]
+    lines += ["", f"By their values, whatever the errors: {_tally(by_value)}."]
+    lines += ["", "Worse than the reference:", "", *(f"- {line}" for line in worse)] if worse else []
+    return "\n".join([*lines, "", *_calibration_table(results)])
+
+
+def _tally(verdicts: Mapping[str, Counter[str]]) -> str:
+    return "; ".join(
         f"{method} better in {count['better']}, equal in {count['equal']}, worse in {count['worse']}"
         for method, count in verdicts.items()
     )
-    lines += ["", f"Beyond {_SIGNIFICANT:.0f} paired errors: {tally}."]
-    lines += ["", "Worse than the reference:", "", *(f"- {line}" for line in worse)] if worse else []
-    return "\n".join([*lines, "", *_calibration_table(results)])
 
 
 def _calibration_table(results: Sequence[RealResult]) -> list[str]:
@@ -184,14 +190,16 @@ def _cell(row: _Row, values: dict[str, np.ndarray], method: str) -> str:
     return f"{value:.{row.digits}f} ± {error:.{row.digits}f}"
 
 
-def _verdict(row: _Row, values: dict[str, np.ndarray], method: str) -> str:
-    """Return better, equal or worse than the reference; empty where one of them lacks the figure."""
+def _verdict(row: _Row, values: dict[str, np.ndarray], method: str, *, significant: bool = True) -> str:
+    """Return better, equal or worse than the reference, beyond the errors or by value; empty where one lacks it."""
     if REFERENCE not in values or method not in values:
         return ""
     difference = row.badness(values[method]) - row.badness(values[REFERENCE])
     error = float(difference[1:].std())
     if row.is_count:
         error = max(error, _LEAST_COUNT_ERROR)
+    if not significant:
+        error = 0.0
     if difference[0] > _SIGNIFICANT * error:
         return "worse"
     return "better" if difference[0] < -_SIGNIFICANT * error else "equal"

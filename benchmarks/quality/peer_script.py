@@ -20,6 +20,9 @@ BLANKED = 14
 """Pixels around saturated ones that are blanked: 20 are not counted, and ois's kernel reaches 5, sfft's 9 of which the
 outer ones are faint."""
 
+RUNS = 3
+"""Runs of which the one with the least CPU time counts."""
+
 WARM_UP = 384
 """Side of the part of a scene with which what is compiled is compiled [pixel]."""
 
@@ -40,13 +43,20 @@ def main(peer: str, folder: Path, output: Path, known: dict) -> None:
         function(
             {**scene, **{name: scene[name][:WARM_UP, :WARM_UP].copy() for name in (*names, "bad")}}, info
         )
-    start, wall, resident = cpu(), time.perf_counter(), reset_peak()
-    result = function(scene, info)
-    cost = {
-        "cpu": cpu() - start,
-        "wall": time.perf_counter() - wall,
-        "memory": max(status("VmHWM:") - resident, 0) / 1024.0**2,
-    }
+    costs = []
+    for _ in range(RUNS):
+        result: dict = {}
+        own_scene = {name: np.copy(array) for name, array in scene.items()}
+        start, wall, resident = cpu(), time.perf_counter(), reset_peak()
+        result = function(own_scene, info)
+        costs.append(
+            {
+                "cpu": cpu() - start,
+                "wall": time.perf_counter() - wall,
+                "memory": max(status("VmHWM:") - resident, 0) / 1024.0**2,
+            }
+        )
+    cost = {**min(costs, key=lambda own: own["cpu"]), "memory": max(own["memory"] for own in costs)}
     for name, array in result.items():
         np.save(output / f"{name}.npy", np.asarray(array, dtype=np.float32))
     (output / "cost.json").write_text(json.dumps({"cost": cost, "fftPair": fft_pair}))
