@@ -8,7 +8,7 @@ DEMO := demo
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: help environment test lint demo benchmark doc clean
+.PHONY: help environment test lint loops demo benchmark doc clean
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
@@ -22,7 +22,8 @@ $(READY): pyproject.toml .ci/make_environment
 	@.ci/make_environment $(VENV)
 	@touch $@
 
-test: lint ## Check style and types, run all tests
+test: $(READY) ## Check style and types, run all tests
+	@$(MAKE) --no-print-directory --output-sync -j 2 lint loops
 	@echo "== pytest"
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
@@ -32,6 +33,10 @@ lint: $(READY) ## Check style and types only
 	@$(BIN)/ruff format --check .
 	@echo "== mypy"
 	@$(BIN)/mypy python/lsst/diainspect
+
+loops: $(READY) ## Compile the loops over pixels, once for all processes
+	@echo "== compiled loops"
+	@$(BIN)/python .ci/compile_loops.py
 
 demo: $(READY) ## Simulate a small survey, inspect it, show what was made (in ./demo)
 	@rm -rf $(DEMO)
