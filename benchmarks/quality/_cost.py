@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Cost", "fft_pair_seconds", "least_cost", "measure_cost"]
+__all__ = ["N_RUNS", "Cost", "fft_pair_seconds", "least_cost", "measure_cost"]
 
 import os
 import resource
@@ -19,7 +19,7 @@ import scipy.fft
 _FFT_SECONDS = 1.0
 """CPU seconds for which transforms are repeated; the fastest counts."""
 
-_RUNS = 3
+N_RUNS = 3
 """Runs of which the one with the least CPU time counts: what else a machine does only ever adds to it."""
 
 _SAMPLING = 0.02
@@ -66,7 +66,7 @@ def measure_cost() -> Iterator[Cost]:
 def least_cost[Result](run: Callable[[], Result]) -> tuple[Result, Cost]:
     """Run something several times, and return its last result and its least cost, but for the memory its largest."""
     costs = []
-    for _ in range(_RUNS):
+    for _ in range(N_RUNS):
         # What the run before made would count as memory of this one.
         result = None
         with measure_cost() as cost:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ._cost import N_RUNS
 from ._methods import MethodSpec
 from ._output import MethodOutput
 from ._scenes import FLUX_SCALE, SHIFT
@@ -185,7 +186,7 @@ def run_peer(
     """
     python = make_environment(directory, method.name)
     script = Path(__file__).with_name("peer_script.py")
-    known = json.dumps({"fluxScale": FLUX_SCALE, "shift": SHIFT})
+    known = json.dumps({"fluxScale": FLUX_SCALE, "shift": SHIFT, "nRuns": N_RUNS})
     with tempfile.TemporaryDirectory(dir=directory) as output:
         done = subprocess.run(
             [str(python), str(script), method.name, str(folder.resolve()), output, known],

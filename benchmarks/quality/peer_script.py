@@ -1,6 +1,7 @@
 """Runs one peer on one scene, in the peer's own environment: numpy, scipy and the peer are all that is there.
 
-``python peer_script.py PEER SCENE_FOLDER OUTPUT_FOLDER KNOWN``, the last what is known of the scene as JSON.
+``python peer_script.py PEER SCENE_FOLDER OUTPUT_FOLDER KNOWN``, the last as JSON: what is known of the scene, and
+how many runs there are, of which the one with the least CPU time counts.
 Writes difference.npy, score.npy, and cost.json.
 """
 
@@ -19,9 +20,6 @@ import numpy as np
 BLANKED = 14
 """Pixels around saturated ones that are blanked: 20 are not counted, and ois's kernel reaches 5, sfft's 9 of which the
 outer ones are faint."""
-
-RUNS = 3
-"""Runs of which the one with the least CPU time counts."""
 
 WARM_UP = 384
 """Side of the part of a scene with which what is compiled is compiled [pixel]."""
@@ -44,7 +42,7 @@ def main(peer: str, folder: Path, output: Path, known: dict) -> None:
             {**scene, **{name: scene[name][:WARM_UP, :WARM_UP].copy() for name in (*names, "bad")}}, info
         )
     costs = []
-    for _ in range(RUNS):
+    for _ in range(info["nRuns"]):
         result: dict = {}
         own_scene = {name: np.copy(array) for name, array in scene.items()}
         start, wall, resident = cpu(), time.perf_counter(), reset_peak()

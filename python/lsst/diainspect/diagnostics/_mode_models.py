@@ -121,7 +121,7 @@ class ModeModels:
         weights = np.ones((len(dx), 1))
         for model, reduce in zip(parts, self._reduce[kind], strict=True):
             outer = weights[:, :, None] * (model.coefficients @ reduce)[:, None, :]
-            weights = outer.reshape(len(outer), -1)
+            weights = outer.reshape(len(outer), outer.shape[1] * outer.shape[2])
         self._tables[kind].evaluate(weights, dx, dy, index, images)
         return images
 

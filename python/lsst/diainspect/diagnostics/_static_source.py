@@ -139,31 +139,29 @@ def find_static_sources(
         flux=flux * scale,
         flux_error=error * scale,
         found=found,
-        science=_fit_shapes(stamps, models, "science", rows, x[rows], y[rows], radius),
-        template=_fit_shapes(stamps, models, "template", rows, fitted_x[rows], fitted_y[rows], radius),
+        science=_shapes(
+            len(stamps),
+            rows,
+            _equations(stamps, models, "science", rows, x[rows], y[rows], radius, _COLUMNS),
+        ),
+        template=_shapes(
+            len(stamps),
+            rows,
+            _equations(stamps, models, "template", rows, fitted_x[rows], fitted_y[rows], radius, _COLUMNS),
+        ),
     )
 
 
-def _fit_shapes(
-    stamps: StampSet,
-    models: ModeModels,
-    plane: str,
-    rows: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    radius: float,
-) -> ImageModes:
-    """Fit flux, position, shape and a constant to some sources near (x, y)."""
-    shape, shape_error = ({name: np.full(len(stamps), np.nan) for name in STATIC_MODES} for _ in range(2))
-    if len(rows):
-        equations = _equations(stamps, models, plane, rows, x, y, radius, _COLUMNS)
-        fit = equations.solve(range(len(_COLUMNS) + 1))
-        flux, error = fit.amplitude[:, 0], fit.error
-        with np.errstate(invalid="ignore", divide="ignore"):
-            for name in STATIC_MODES:
-                column = _COLUMNS.index(name)
-                shape[name][rows] = fit.amplitude[:, column] / flux
-                shape_error[name][rows] = error[:, column] / np.abs(flux)
+def _shapes(n: int, rows: np.ndarray, equations: NormalEquations) -> ImageModes:
+    """Solve some sources' equations of all columns; the others of n have no shape."""
+    fit = equations.solve(range(len(_COLUMNS) + 1))
+    flux, error = fit.amplitude[:, 0], fit.error
+    shape, shape_error = ({name: np.full(n, np.nan) for name in STATIC_MODES} for _ in range(2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for name in STATIC_MODES:
+            column = _COLUMNS.index(name)
+            shape[name][rows] = fit.amplitude[:, column] / flux
+            shape_error[name][rows] = error[:, column] / np.abs(flux)
     return ImageModes(shape, shape_error)
 
 
@@ -179,13 +177,13 @@ def _equations(
 ) -> NormalEquations:
     """Return the normal equations of some columns at positions (x, y) and, last, a constant, for some sources."""
     n, size = len(rows), 2 * int(radius) + 1
-    own = stamps.models if n == len(stamps) else {name: model[rows] for name, model in stamps.models.items()}
+    own = {name: model[rows] for name, model in stamps.models.items()}
     whole_x, whole_y = np.rint(x).astype(int), np.rint(y).astype(int)
     own_x, own_y = x - whole_x, y - whole_y
     images: np.ndarray = np.empty((n, len(columns) + 1, size, size), dtype=np.float32)
     models.images(plane, own, own_x, own_y, size, columns, images[:, :-1])
     images[:, -1] = 1.0
-    images = images.reshape(n, -1, size * size)
+    images = images.reshape(n, len(columns) + 1, size * size)
     data, weight = (np.empty((n, size * size), dtype=np.float32) for _ in range(2))
     _gather_disk(
         stamps.good_pixels(plane),

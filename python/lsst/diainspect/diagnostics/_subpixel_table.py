@@ -88,9 +88,13 @@ class SubpixelTable:
         whole_x, whole_y = (np.clip(np.rint(d), -reach, reach).astype(int) for d in (dx, dy))
         phase = _polynomials(dx - whole_x, dy - whole_y)
         local = weights @ self._spatial
-        factors = (phase[:, :, None] * local[:, None, :]).reshape(len(dx), -1).astype(np.float32)
+        factors = (
+            (phase[:, :, None] * local[:, None, :])
+            .reshape(len(dx), phase.shape[1] * local.shape[1])
+            .astype(np.float32)
+        )
         factors = factors @ self._combine
-        flat = images.reshape(len(dx), -1, copy=False)
+        flat = images.reshape(len(dx), len(columns) * size**2, copy=False)
         place = whole_y * (2 * reach + 1) + whole_x
         places, first, number = np.unique(place, return_index=True, return_counts=True)
         common = np.argmax(number) if len(number) else 0

@@ -90,13 +90,15 @@ class PixelBasis:
         field = PolynomialField(bounds, order)
         terms = field.evaluate(x, y)
         flat = images.reshape(len(images), -1)
-        if np.linalg.matrix_rank(terms) < field.n_terms:
+        # A product with the pseudo-inverse: solving for thousands of pixels at once, LAPACK takes several hundred times
+        # as long.
+        inverse, _, rank, _ = np.linalg.lstsq(terms, np.eye(len(terms)), rcond=None)
+        if rank < field.n_terms:
             raise ValueError(
                 f"{len(images)} images do not determine a polynomial of order {order} "
                 f"({field.n_terms} terms): give more positions or a lower order."
             )
-        # Solving for thousands of pixels at once, LAPACK takes several hundred times as long as this product.
-        solution = np.linalg.pinv(terms) @ flat
+        solution = inverse @ flat
         error = float(np.abs(terms @ solution - flat).max() / np.abs(flat).max())
         return cls(solution.reshape(field.n_terms, *images.shape[1:]), field, error)
 

@@ -31,25 +31,12 @@ def sky_derivatives(sky_projection: SkyProjection, x: np.ndarray, y: np.ndarray)
         return derivatives
     x, y, n = x[finite], y[finite], np.count_nonzero(finite)
     step, zero = np.full(n, 0.5), np.zeros(n)
-    # Before and after along x, and the same along y, in one call.
-    steps_x, steps_y = np.stack([-step, step, zero, zero]), np.stack([zero, zero, -step, step])
-    sky = sky_projection.pixel_to_sky(x=(x + steps_x).ravel(), y=(y + steps_y).ravel())
-    ra, dec = sky.ra.rad.reshape(4, n), sky.dec.rad.reshape(4, n)
-    for axis in range(2):
-        derivatives[finite, :, axis] = np.degrees(
-            _offset(ra[2 * axis], dec[2 * axis], ra[2 * axis + 1], dec[2 * axis + 1])
-        )
+    # Along x and along y together.
+    steps_x, steps_y = np.stack([step, zero]), np.stack([zero, step])
+    before, after = (
+        sky_projection.pixel_to_sky(x=(x + sign * steps_x).ravel(), y=(y + sign * steps_y).ravel())
+        for sign in (-1.0, 1.0)
+    )
+    offsets = np.stack([offset.deg.reshape(2, n) for offset in before.spherical_offsets_to(after)])
+    derivatives[finite] = offsets.transpose(2, 0, 1)
     return derivatives
-
-
-def _offset(ra: np.ndarray, dec: np.ndarray, other_ra: np.ndarray, other_dec: np.ndarray) -> np.ndarray:
-    """Return longitude and latitude (N, 2) of the others where (ra, dec) is the origin and north the same [radian].
-
-    As ``SkyCoord.spherical_offsets_to`` does, which takes longer than all else.
-    """
-    away = other_ra - ra
-    fall = 2.0 * np.sin(0.5 * away) ** 2
-    across = np.cos(dec) * np.cos(other_dec)
-    longitude = np.arctan2(np.cos(other_dec) * np.sin(away), np.cos(other_dec - dec) - across * fall)
-    latitude = np.arcsin(np.sin(other_dec - dec) + np.cos(other_dec) * np.sin(dec) * fall)
-    return np.stack([longitude, latitude], axis=-1)
